@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operations a compute device offers to the forward pass. One call is one operation over all
+// rows of the batch; there is no graph. CPU and CUDA implement it and pass the same contract tests.
+//
+// Handles (Tensor, Matrix) are views: the backend owns all memory and frees it when it is destroyed.
+// All calls come from one thread, the engine's.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "backend/batch.h"
+#include "quant/matrix_source.h"
+#include "quant/types.h"
+
+namespace maestrale {
+
+// Activations: float32, row-major, (rows of the batch, cols). `data` lives on the device.
+struct Tensor {
+  float* data = nullptr;
+  int64_t cols = 0;
+};
+
+// A weight matrix (rows = output features, cols = input features) in the backend's own layout.
+struct Matrix {
+  QuantType type = QuantType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const std::byte* data = nullptr;
+};
+
+// One product of a call to `matmul`: out = x * weight^T, all projections of a call share x.
+struct Projection {
+  const Matrix* weight;
+  Tensor out;  // cols = weight->rows
+};
+
+enum class KvType { kF16, kBF16, kQ8_0 };
+
+struct KvConfig {
+  int32_t n_layers = 0;
+  int32_t n_kv_heads = 0;
+  int32_t head_dim = 0;
+  KvType type = KvType::kF16;
+  int64_t max_pages = 0;       // page ids are 0 .. max_pages - 1
+  int64_t sliding_window = 0;  // key j is visible to query i iff i - sliding_window < j <= i; 0: all j <= i
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view device() const = 0;  // "cpu", "cuda:0"
+  virtual std::string_view isa() const = 0;     // kernel table in use, e.g. "avx512vnni"
+
+  // ---- weights -------------------------------------------------------------------------------
+  // Bytes load_matrix / load_table will take from the reserved storage for such a matrix.
+  virtual uint64_t matrix_bytes(QuantType type, int64_t rows, int64_t cols) const = 0;
+  virtual uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols) const = 0;
+  virtual void reserve_weights(uint64_t bytes) = 0;           // once, before the first load
+  virtual Matrix load_matrix(const MatrixSource& source) = 0;  // for matmul
+  virtual Matrix load_table(const MatrixSource& source) = 0;   // for embed
+  virtual Tensor load_vector(std::span<const float> values) = 0;
+
+  // ---- memory of the forward pass --------------------------------------------------------------
+  virtual Tensor allocate(int64_t rows, int64_t cols) = 0;
+  virtual void configure_kv(const KvConfig& config) = 0;
+  virtual uint64_t kv_page_bytes(const KvConfig& config) const = 0;
+  // While `*flag` is true, operations return early and leave garbage; the engine sets it only when
+  // every sequence of the running step has been cancelled, and then throws the step away.
+  virtual void set_interrupt(const std::atomic<bool>* flag) = 0;
+
+  // ---- operations ------------------------------------------------------------------------------
+  // Announces the batch that the following operations work on; it must outlive them.
+  virtual void begin(const Batch& batch) = 0;
+  // out[r] = table[batch.tokens[r]]
+  virtual void embed(const Matrix& table, Tensor out) = 0;
+  // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight                        (RMSNorm, Zhang 2019)
+  virtual void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) = 0;
+  // p.out = x * p.weight^T for every projection p
+  virtual void matmul(Tensor x, std::span<const Projection> projections) = 0;
+  // residual += x * weight^T
+  virtual void matmul_add(Tensor x, const Matrix& weight, Tensor residual) = 0;
+  // out = silu(x * w_gate^T) .* (x * w_up^T)                                 (SwiGLU, Shazeer 2020)
+  virtual void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) = 0;
+  // Rotates neighbouring pairs (2m, 2m+1) of q and k by position * inv_freq[m] (RoPE, Su 2021, in
+  // Mistral's own row order), q in place; stores the rotated k and v in the cache of `layer`.
+  virtual void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) = 0;
+  // Causal grouped-query attention of q over the cache of `layer`, within the sliding window.
+  virtual void attention(int32_t layer, Tensor q, Tensor out) = 0;
+  // out[i] = x[rows[i]]; `out` may be x itself when rows ascends. The operations that follow work on
+  // rows.size() rows, until the next begin().
+  virtual void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) = 0;
+  // The first `n_rows` rows of x in host memory, valid until the next operation. Synchronises.
+  virtual std::span<const float> read(Tensor x, int64_t n_rows) = 0;
+
+  // inv_freq[m] for m < head_dim / 2, set once after configure_kv.
+  virtual void set_rope(std::span<const double> inv_freq) = 0;
+};
+
+}  // namespace maestrale
