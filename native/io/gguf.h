@@ -20,15 +20,15 @@ namespace maestrale {
 
 // A metadata value. Integers of every width arrive as int64/uint64, floats as double. Arrays keep
 // their element kind; views of strings point into the mapped header and live as long as it does.
-using GgufValue = std::variant<uint64_t, int64_t, double, bool, std::string_view, std::vector<uint64_t>,
-                               std::vector<int64_t>, std::vector<double>, std::vector<bool>,
-                               std::vector<std::string_view>>;
+using GgufValue =
+    std::variant<uint64_t, int64_t, double, bool, std::string_view, std::vector<uint64_t>,
+                 std::vector<int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string_view>>;
 
 struct GgufTensor {
   std::string_view name;
   QuantType type;
-  int64_t cols = 0;  // ne[0], contiguous
-  int64_t rows = 0;  // ne[1] * ne[2] * ne[3]
+  int64_t cols = 0;             // ne[0], contiguous
+  int64_t rows = 0;             // ne[1] * ne[2] * ne[3]
   std::vector<uint64_t> shape;  // as stored: ne[0], ne[1], ...
   uint64_t offset = 0;          // absolute byte offset in the file
   uint64_t bytes = 0;
@@ -45,6 +45,8 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(std::string_view name) const;
   const GgufValue* find(std::string_view key) const;
+  // "'llama.block_count' (byte 217)", for messages about a value; the key alone when it is absent.
+  std::string describe(std::string_view key) const;
 
   // Typed look-ups: nothing when the key is absent, Error{kModelFormat} naming the key when it has
   // another type. Integers of any width and sign are interchangeable when the value fits.
@@ -59,6 +61,7 @@ class GgufFile {
  private:
   uint32_t version_ = 0;
   std::vector<std::pair<std::string_view, GgufValue>> metadata_;  // in file order
+  std::vector<uint64_t> value_offsets_;                           // byte offset of each value
   std::vector<GgufTensor> tensors_;                               // in file order
   std::map<std::string_view, size_t> metadata_index_;
   std::map<std::string_view, size_t> tensor_index_;
