@@ -96,7 +96,7 @@ class JsonParser {
       skip_whitespace();
       if (!take(':')) fail("':' was expected after a key");
       Json value = parse_value(depth);
-      object.push_back({std::move(key), std::move(value)});
+      object.emplace_back(std::move(key), std::move(value));
     } while (more_follow('}'));
     check_keys_differ(object, start);
     return object;
@@ -105,7 +105,7 @@ class JsonParser {
   void check_keys_differ(const Json::Object& object, size_t start) {
     std::vector<std::string_view> keys;
     keys.reserve(object.size());
-    for (const JsonMember& member : object) keys.push_back(member.key);
+    for (const auto& [key, value] : object) keys.push_back(key);
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
     if (twice == keys.end()) return;
@@ -233,8 +233,8 @@ std::optional<double> Json::number() const {
 
 const Json* Json::find(std::string_view key) const {
   if (const Object* members = object())
-    for (const JsonMember& member : *members)
-      if (member.key == key) return &member.value;
+    for (const auto& [name, value] : *members)
+      if (name == key) return &value;
   return nullptr;
 }
 

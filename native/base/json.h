@@ -9,17 +9,17 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
 namespace maestrale {
 
-struct JsonMember;
-
 class Json {
  public:
   using Array = std::vector<Json>;
-  using Object = std::vector<JsonMember>;  // in the order of the text
+  using Member = std::pair<std::string, Json>;
+  using Object = std::vector<Member>;  // in the order of the text
 
   struct Limits {
     int depth = 64;             // nested arrays and objects
@@ -45,11 +45,6 @@ class Json {
  private:
   friend class JsonParser;
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
-};
-
-struct JsonMember {
-  std::string key;
-  Json value;
 };
 
 }  // namespace maestrale

@@ -78,25 +78,26 @@ std::vector<uint64_t> parse_sizes(const std::string& name, const Json& entry, co
   return sizes;
 }
 
-SafetensorsTensor parse_tensor(const JsonMember& member, uint64_t data_start, uint64_t data_size) {
+SafetensorsTensor parse_tensor(const std::string& name, const Json& entry, uint64_t data_start,
+                               uint64_t data_size) {
   SafetensorsTensor tensor;
-  tensor.name = member.key;
-  if (!member.value.object()) fail_tensor(tensor.name, "is not described by a JSON object");
-  tensor.dtype = parse_dtype(tensor.name, member.value);
-  tensor.shape = parse_sizes(tensor.name, member.value, "shape");
-  const std::vector<uint64_t> range = parse_sizes(tensor.name, member.value, "data_offsets");
+  tensor.name = name;
+  if (!entry.object()) fail_tensor(name, "is not described by a JSON object");
+  tensor.dtype = parse_dtype(name, entry);
+  tensor.shape = parse_sizes(name, entry, "shape");
+  const std::vector<uint64_t> range = parse_sizes(name, entry, "data_offsets");
   if (range.size() != 2 || range[0] > range[1])
-    fail_tensor(tensor.name, "has data_offsets that are not a begin and an end");
+    fail_tensor(name, "has data_offsets that are not a begin and an end");
   const std::string range_text = "bytes " + std::to_string(range[0]) + " to " + std::to_string(range[1]);
   if (range[1] > data_size)
-    fail_tensor(tensor.name, "lies at " + range_text + ", but the file has " + std::to_string(data_size) +
-                                 " bytes of data");
+    fail_tensor(
+        name, "lies at " + range_text + ", but the file has " + std::to_string(data_size) + " bytes of data");
   uint64_t bytes = dtype_bytes(tensor.dtype);
   for (uint64_t size : tensor.shape)
     if (__builtin_mul_overflow(bytes, size, &bytes))
-      fail_tensor(tensor.name, "has a shape whose size in bytes exceeds 64 bits");
+      fail_tensor(name, "has a shape whose size in bytes exceeds 64 bits");
   if (bytes != range[1] - range[0])
-    fail_tensor(tensor.name,
+    fail_tensor(name,
                 "lies at " + range_text + ", but dtype and shape give " + std::to_string(bytes) + " bytes");
   tensor.offset = data_start + range[0];
   tensor.bytes = bytes;
@@ -122,10 +123,9 @@ void check_tiling(const std::vector<SafetensorsTensor>& tensors, uint64_t data_s
 std::map<std::string, std::string> parse_metadata(const Json& json) {
   if (!json.object()) fail("__metadata__ is not a JSON object");
   std::map<std::string, std::string> metadata;
-  for (const JsonMember& member : *json.object()) {
-    if (!member.value.string())
-      fail("the value of " + quoted(member.key) + " in __metadata__ is not a string");
-    metadata.emplace(member.key, *member.value.string());
+  for (const auto& [key, value] : *json.object()) {
+    if (!value.string()) fail("the value of " + quoted(key) + " in __metadata__ is not a string");
+    metadata.emplace(key, *value.string());
   }
   return metadata;
 }
@@ -162,11 +162,11 @@ SafetensorsFile SafetensorsFile::parse(std::span<const std::byte> file, uint64_t
   if (!header.object()) fail("the header is not a JSON object");
 
   SafetensorsFile result;
-  for (const JsonMember& member : *header.object()) {
-    if (member.key == "__metadata__")
-      result.metadata_ = parse_metadata(member.value);
+  for (const auto& [name, entry] : *header.object()) {
+    if (name == "__metadata__")
+      result.metadata_ = parse_metadata(entry);
     else
-      result.tensors_.push_back(parse_tensor(member, data_start, file_size - data_start));
+      result.tensors_.push_back(parse_tensor(name, entry, data_start, file_size - data_start));
   }
   // Empty tensors first among those that begin at the same byte, so that they leave the tiling intact.
   std::sort(result.tensors_.begin(), result.tensors_.end(), [](const auto& a, const auto& b) {

@@ -44,7 +44,7 @@ TEST("json: values of every kind") {
   const Json beyond = Json::parse("9223372036854775808");
   CHECK(!beyond.integer());
   CHECK_EQ(*beyond.number(), 0x1p63);
-  CHECK_EQ(json.object()->at(1).key, std::string("big"));
+  CHECK_EQ(json.object()->at(1).first, std::string("big"));
 }
 
 TEST("json: escapes and UTF-8") {
