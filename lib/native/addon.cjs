@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds and loads maestrale.node, for CommonJS; addon.mjs is the same for ES modules.
+'use strict'
+const { join } = require('node:path')
+const nodeGypBuild = require('node-gyp-build')
+
+exports.packageRoot = join(__dirname, '..', '..')
+exports.loadAddon = () => nodeGypBuild(exports.packageRoot)

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every test file runs in a process of its own: a crash of the addon fails that file and no other.
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['tests/**/*.test.ts'],
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 10_000,
+    // The engine uses every core by itself; two files at a time keep the timings meaningful.
+    maxWorkers: 2,
+    maxConcurrency: 2,
+    passWithNoTests: false,
+  },
+})
