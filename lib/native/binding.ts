@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The surface of maestrale.node, the one place where JavaScript and C++ meet (native/addon is the
+// other side). Nothing here is public; options arrive validated and complete. Errors that C++ throws
+// or reports carry a code of errors.ts.
+
+/** A prompt: text (BOS as the vocabulary wants it), token ids, or segments (ids and raw texts). */
+export type NativePrompt = string | Int32Array | (number | string)[]
+
+export interface NativeLoadOptions {
+  path: string
+  device: string
+  /** 0: as many as the CPUs this process may use. */
+  threads: number
+  /** Forces a kernel table by name. */
+  isa?: string
+  /** Tokens; 0: what the model was trained for. */
+  contextLength: number
+  /** -1: from the file; 0: full attention; otherwise W keys including self. */
+  slidingWindow: number
+  kvCacheType: 'f16' | 'bf16' | 'q8_0'
+  maxSequences: number
+  maxBatchTokens: number
+  maxQueue: number
+  /** -1: as many as fit. */
+  gpuLayers: number
+}
+
+export interface NativeRequest {
+  /** Chosen by JavaScript, unique within the model. */
+  id: number
+  prompt: NativePrompt
+  maxNewTokens: number
+  temperature: number
+  /** 0: off. */
+  topK: number
+  topP: number
+  minP: number
+  repetitionPenalty: number
+  frequencyPenalty: number
+  presencePenalty: number
+  /** -1: the whole sequence. */
+  lastNTokens: number
+  /** Ids and what is added to their logits: two arrays of equal length. */
+  logitBiasTokens: Int32Array
+  logitBiasValues: Float32Array
+  seed: number
+  stop: string[]
+  /** How many alternatives to report per token; 0: none, and no log-probabilities at all. */
+  logprobs: number
+}
+
+export interface NativeTokenLogprob {
+  token: number
+  /** Natural logarithm of the probability before any sampling option is applied. */
+  logprob: number
+}
+
+export interface NativeDone {
+  finishReason: 'stop' | 'length' | 'abort'
+  promptTokens: number
+  cachedTokens: number
+  completionTokens: number
+  queueMs: number
+  prefillMs: number
+  ttftMs: number
+  decodeMs: number
+  seed: number
+}
+
+/** What happened to one request in one step. A request ends with `done`, `values` or `error`. */
+export interface NativeEvent {
+  id: number
+  text?: string
+  tokens?: Int32Array
+  logprobs?: (NativeTokenLogprob & { top: NativeTokenLogprob[] })[]
+  done?: NativeDone
+  error?: { code: string; message: string }
+  /** Result of logits() and score(). */
+  values?: Float32Array
+}
+
+export interface NativeVocabulary {
+  size: number
+  bosId: number
+  eosId: number
+  unkId: number
+  bosToken: string
+  eosToken: string
+  addBos: boolean
+  specialTokens: Record<string, number>
+  chatTemplate?: string
+}
+
+export interface NativeStreamDecoder {
+  push(token: number): string
+  end(): string
+}
+
+/** Synchronous, on the calling thread; time is near linear in the input. */
+export interface NativeTokenizer {
+  encode(text: string, addBos: boolean, parseSpecial: boolean): Int32Array
+  encodeSegments(segments: (number | string)[]): Int32Array
+  decode(tokens: Int32Array, keepSpecial: boolean): string
+  vocabulary(): NativeVocabulary
+  streamDecoder(): NativeStreamDecoder
+}
+
+export interface NativeModelInfo {
+  name: string
+  version: string
+  architecture: string
+  dim: number
+  hiddenDim: number
+  nLayers: number
+  nHeads: number
+  nKvHeads: number
+  headDim: number
+  vocabSize: number
+  normEps: number
+  ropeTheta: number
+  /** 0: full attention. */
+  slidingWindow: number
+  slidingWindowSource: string
+  contextLength: number
+  trainedContextLength: number
+  device: string
+  isa: string
+  threads: number
+  kvCacheType: string
+  fileSize: number
+  parameters: number
+  /** Tensors by storage type, e.g. { q4_k: 193, q6_k: 33, f32: 65 }. */
+  quantization: Record<string, number>
+}
+
+export interface NativeStats {
+  queued: number
+  running: number
+  kvPagesUsed: number
+  kvPagesTotal: number
+  promptTokens: number
+  cachedTokens: number
+  completionTokens: number
+  steps: number
+}
+
+export interface NativeModel extends NativeTokenizer {
+  info(): NativeModelInfo
+  stats(): NativeStats
+  generate(request: NativeRequest): void
+  logits(id: number, tokens: Int32Array): void
+  score(id: number, tokens: Int32Array): void
+  cancel(id: number): void
+  pause(id: number): void
+  resume(id: number): void
+  /** Idempotent; resolves when the engine's thread has ended and its memory is free. */
+  dispose(): Promise<void>
+}
+
+export interface NativeInspection {
+  version: number
+  fileSize: number
+  metadata: { key: string; type: string; value: unknown }[]
+  tensors: { name: string; type: string; shape: number[]; offset: number; bytes: number }[]
+  /** Absent when the file holds a vocabulary only. */
+  config?: {
+    name: string
+    version: string
+    dim: number
+    hiddenDim: number
+    nLayers: number
+    nHeads: number
+    nKvHeads: number
+    headDim: number
+    vocabSize: number
+    normEps: number
+    ropeTheta: number
+    slidingWindow: number
+    slidingWindowSource: string
+    contextLength: number
+  }
+}
+
+export interface NativeLoading {
+  promise: Promise<NativeModel>
+  /** The promise then rejects with ERR_ABORTED. */
+  cancel(): void
+}
+
+export interface Binding {
+  /** `onProgress` counts bytes of the file; `onEvents` gets all that happened in one step. */
+  loadModel(
+    options: NativeLoadOptions,
+    onProgress: ((loaded: number, total: number) => void) | undefined,
+    onEvents: (events: NativeEvent[]) => void,
+  ): NativeLoading
+  loadTokenizer(path: string): Promise<NativeTokenizer>
+  inspect(path: string): Promise<NativeInspection>
+  /** Kernel tables that this machine can run. */
+  isaTables(): string[]
+}
