@@ -12,7 +12,8 @@ namespace maestrale {
 
 class MatrixSource {
  public:
-  MatrixSource(QuantType type, int64_t rows, int64_t cols) : type(type), rows(rows), cols(cols) {}
+  MatrixSource(QuantType quant_type, int64_t n_rows, int64_t n_cols)
+      : type(quant_type), rows(n_rows), cols(n_cols) {}
   virtual ~MatrixSource() = default;
 
   // Writes rows [first_row, first_row + n_rows) as n_rows * row_bytes(type, cols) bytes to `out`.
