@@ -148,7 +148,8 @@ export function randomBlocks(type, bytesPerBlock, count, deviation, random) {
   const bytes = Buffer.alloc(count * bytesPerBlock)
   if (type === 'f16' || type === 'bf16') {
     const convert = type === 'f16' ? toF16 : toBf16
-    const table = Uint16Array.from({ length: 65536 }, () => convert(random.normal() * deviation))
+    const half = Uint16Array.from({ length: 32768 }, () => convert(random.normal() * deviation))
+    const table = Uint16Array.of(...half, ...half.map((bits) => bits ^ 0x8000)) // each value and its negative
     for (let i = 0; i < count; i++) bytes.writeUInt16LE(table[random.next() & 65535], 2 * i)
     return bytes
   }
