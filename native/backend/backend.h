@@ -55,12 +55,13 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view device() const = 0;  // "cpu", "cuda:0"
   virtual std::string_view isa() const = 0;     // kernel table in use, e.g. "avx512vnni"
+  virtual int32_t threads() const = 0;          // CPU threads computing, the caller included
 
   // ---- weights -------------------------------------------------------------------------------
   // Bytes load_matrix / load_table will take from the reserved storage for such a matrix.
   virtual uint64_t matrix_bytes(QuantType type, int64_t rows, int64_t cols) const = 0;
   virtual uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols) const = 0;
-  virtual void reserve_weights(uint64_t bytes) = 0;           // once, before the first load
+  virtual void reserve_weights(uint64_t bytes) = 0;            // once, before the first load
   virtual Matrix load_matrix(const MatrixSource& source) = 0;  // for matmul
   virtual Matrix load_table(const MatrixSource& source) = 0;   // for embed
   virtual Tensor load_vector(std::span<const float> values) = 0;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 
@@ -16,5 +17,8 @@ struct CpuOptions {
 
 // Throws Error{kInvalidArg} for an unknown table, Error{kDevice} for one this machine cannot run.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+// Names of the kernel tables this machine can run, best first; the last one is "scalar".
+std::vector<std::string> available_isas();
 
 }  // namespace maestrale

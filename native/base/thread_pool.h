@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The threads of the CPU backend. run() executes one region on all of them, the caller included.
+// Workers spin briefly between regions, since the next one usually comes within microseconds, and then
+// sleep on a futex, so an idle engine uses no CPU.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace maestrale {
+
+class ThreadPool {
+ public:
+  // `threads` >= 1 counts the caller. Throws Error{kOutOfMemory} when a thread cannot be started.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls body(worker) once on every thread, worker = 0 .. size() - 1 (0 is the caller), and returns when all
+  // are done. `body` must not throw. One region at a time, always from the same thread.
+  template <class Body>
+  void run(Body&& body) {
+    run_erased(
+        [](void* context, int worker) { (*static_cast<std::remove_reference_t<Body>*>(context))(worker); },
+        &body);
+  }
+
+  // Inside a region: waits until every thread has arrived.
+  void barrier();
+
+  // Inside a region: hands out [0, n) in pieces of `grain`, first come first served. Every thread of the
+  // region calls it with the same arguments; `ticket` tells apart the loops of one region (0 .. kTickets -
+  // 1).
+  template <class Body>
+  void share(int ticket, int64_t n, int64_t grain, Body&& body) {
+    std::atomic<int64_t>& next = tickets_[ticket].next;
+    for (int64_t begin = next.fetch_add(grain, std::memory_order_relaxed); begin < n;
+         begin = next.fetch_add(grain, std::memory_order_relaxed))
+      body(begin, begin + grain < n ? begin + grain : n);
+  }
+  static constexpr int kTickets = 4;
+
+ private:
+  using Entry = void (*)(void* context, int worker);
+  void run_erased(Entry entry, void* context);
+  void work(int worker);
+  // Returns once `word` differs from `old`, spinning for a while and then sleeping.
+  void await_change(const std::atomic<uint32_t>& word, uint32_t old) const;
+
+  const int size_;
+  int spin_ = 0;  // iterations of spinning before sleeping
+  Entry entry_ = nullptr;
+  void* context_ = nullptr;
+  bool stop_ = false;
+  struct alignas(64) Ticket {
+    std::atomic<int64_t> next{0};
+  };
+  Ticket tickets_[kTickets];
+  alignas(64) std::atomic<uint32_t> epoch_{0};       // counts regions
+  alignas(64) std::atomic<uint32_t> finished_{0};    // workers done with the region
+  alignas(64) std::atomic<int> arrived_{0};          // at the barrier
+  alignas(64) std::atomic<uint32_t> generation_{0};  // counts barriers
+  std::vector<std::thread> threads_;
+};
+
+// CPUs this process may use: the smaller of its affinity mask and its cgroup quota, at least 1.
+int available_cpus();
+
+}  // namespace maestrale

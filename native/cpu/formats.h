@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the matmul tile reads each packed format: one struct a format, written once for every
+// instruction set V. panel_layout.h has the layouts.
+//
+//   operand<b, l>(unit)  line l of sub-block b as unsigned bytes (16 rows x 4 elements)
+//   scale<b>(unit)       integer scales of sub-block b, int32 per row
+//   pair<p>(unit)        what multiplies the activation sums of sub-blocks 2p and 2p + 1, as int16 pairs:
+//                        the minima (kHasMins), else the scales (kOffset != 0)
+#pragma once
+
+#include "cpu/panel_layout.h"
+
+namespace maestrale {
+
+// 4-bit planes: line j of sub-block b, `lines` lines a sub-block.
+template <class V, int b, int l, int lines>
+typename V::I nibbles(const std::byte* plane) {
+  const auto x = V::line(plane + 64 * ((b / 2) * lines + l));
+  const auto mask = V::set1_i(0x0f0f0f0f);
+  if constexpr (b % 2)
+    return V::and_i(V::template shr<4>(x), mask);
+  else
+    return V::and_i(x, mask);
+}
+
+// (x << to) >> from for constants of either sign, masked.
+template <class V, int from, int to>
+typename V::I move_bits(typename V::I x, int32_t mask) {
+  if constexpr (from > to)
+    return V::and_i(V::template shr<from - to>(x), V::set1_i(mask));
+  else if constexpr (from < to)
+    return V::and_i(V::template shl<to - from>(x), V::set1_i(mask));
+  else
+    return V::and_i(x, V::set1_i(mask));
+}
+
+template <class V, int b, int l>
+typename V::I fifth_bits(const std::byte* plane) {
+  return move_bits<V, 2 * (l % 4) + b % 2, 4>(V::line(plane + 64 * ((b / 2) * 2 + l / 4)), 0x10101010);
+}
+
+// Two int32 vectors of values within int16 as one vector of int16 pairs (first in the low half).
+template <class V>
+typename V::I pair_up(typename V::I first, typename V::I second) {
+  return V::or_i(V::and_i(first, V::set1_i(0xffff)), V::template shl<16>(second));
+}
+
+// The 6-bit scales and minima shared by Q4_K and Q5_K.
+template <class V, class P>
+struct SixBitScales : P {
+  template <int b>
+  static typename V::I scale(const std::byte* unit) {
+    const auto lo = V::and_i(V::load_u8(unit + P::kScalesLo + 16 * b), V::set1_i(15));
+    return V::or_i(lo, move_bits<V, 4 * (b % 2), 4>(V::load_u8(unit + P::kScalesHi + 16 * (b / 2)), 0x30));
+  }
+  template <int p>
+  static typename V::I pair(const std::byte* unit) {
+    return pair_up<V>(minimum<2 * p>(unit), minimum<2 * p + 1>(unit));
+  }
+
+ private:
+  template <int b>
+  static typename V::I minimum(const std::byte* unit) {
+    const auto lo = V::template shr<4>(V::load_u8(unit + P::kScalesLo + 16 * b));
+    return V::or_i(lo,
+                   move_bits<V, 4 * (b % 2) + 2, 4>(V::load_u8(unit + P::kScalesHi + 16 * (b / 2)), 0x30));
+  }
+};
+
+// The int8 scales of Q6_K, Q3_K and IQ4_XS.
+template <class V, class P>
+struct ByteScales : P {
+  template <int b>
+  static typename V::I scale(const std::byte* unit) {
+    return V::load_s8(unit + P::kScales + 16 * b);
+  }
+  template <int p>
+  static typename V::I pair(const std::byte* unit) {
+    return pair_up<V>(scale<2 * p>(unit), scale<2 * p + 1>(unit));
+  }
+};
+
+template <class V>
+struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return nibbles<V, b, l, 8>(unit + PanelQ4_K::kCodes);
+  }
+};
+
+template <class V>
+struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return V::or_i(nibbles<V, b, l, 8>(unit + PanelQ5_K::kCodes),
+                   fifth_bits<V, b, l>(unit + PanelQ5_K::kHigh));
+  }
+};
+
+template <class V>
+struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    const auto high = V::line(unit + PanelQ6_K::kHigh + 64 * ((b / 4) * 4 + l));
+    return V::or_i(nibbles<V, b, l, 4>(unit + PanelQ6_K::kCodes),
+                   move_bits<V, 2 * (b % 4), 4>(high, 0x30303030));
+  }
+};
+
+template <class V>
+struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    const auto low = V::line(unit + PanelQ3_K::kCodes + 64 * ((b / 4) * 4 + l));
+    const auto high = V::line(unit + PanelQ3_K::kHigh + 64 * ((b / 8) * 4 + l));
+    return V::or_i(move_bits<V, 2 * (b % 4), 0>(low, 0x03030303), move_bits<V, b % 8, 2>(high, 0x04040404));
+  }
+};
+
+template <class V>
+struct FormatQ2_K : PanelQ2_K {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return move_bits<V, 2 * (b % 4), 0>(V::line(unit + kCodes + 64 * ((b / 4) * 4 + l)), 0x03030303);
+  }
+  template <int b>
+  static typename V::I scale(const std::byte* unit) {
+    return V::and_i(V::load_u8(unit + kScales + 16 * b), V::set1_i(15));
+  }
+  template <int p>
+  static typename V::I pair(const std::byte* unit) {
+    return pair_up<V>(V::template shr<4>(V::load_u8(unit + kScales + 32 * p)),
+                      V::template shr<4>(V::load_u8(unit + kScales + 32 * p + 16)));
+  }
+};
+
+// kIq4Table + 128.
+inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                          129, 141, 153, 166, 181, 197, 217, 241};
+
+template <class V>
+struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS> {
+  static constexpr bool kWide = true;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes));
+  }
+};
+
+template <class V>
+struct FormatQ4_0 : PanelQ4_0 {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return nibbles<V, b, l, 8>(unit + kCodes);
+  }
+};
+
+template <class V>
+struct FormatQ4_1 : PanelQ4_1 {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return nibbles<V, b, l, 8>(unit + kCodes);
+  }
+};
+
+template <class V, class P>
+struct FormatQ5 : P {
+  static constexpr bool kWide = false;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return V::or_i(nibbles<V, b, l, 8>(unit + P::kCodes), fifth_bits<V, b, l>(unit + P::kHigh));
+  }
+};
+template <class V>
+using FormatQ5_0 = FormatQ5<V, PanelQ5_0>;
+template <class V>
+using FormatQ5_1 = FormatQ5<V, PanelQ5_1>;
+
+template <class V>
+struct FormatQ8_0 : PanelQ8_0 {
+  static constexpr bool kWide = true;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return V::line(unit + kCodes + 64 * (8 * b + l));
+  }
+};
+
+template <class V>
+struct FormatIQ4_NL : PanelIQ4_NL {
+  static constexpr bool kWide = true;
+  template <int b, int l>
+  static typename V::I operand(const std::byte* unit) {
+    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + kCodes));
+  }
+};
+
+// Floating point: element<e>(unit) is one element of 16 rows.
+template <class V>
+struct FormatF32 : PanelF32 {
+  template <int e>
+  static typename V::F element(const std::byte* unit) {
+    return V::load(reinterpret_cast<const float*>(unit) + 16 * e);
+  }
+};
+
+template <class V>
+struct FormatF16 : PanelF16 {
+  template <int e>
+  static typename V::F element(const std::byte* unit) {
+    return V::load_f16(unit + 32 * e);
+  }
+};
+
+template <class V>
+struct FormatBF16 : PanelBF16 {
+  template <int e>
+  static typename V::F element(const std::byte* unit) {
+    const auto pair = V::line(unit + 64 * (e / 2));
+    if constexpr (e % 2)
+      return V::as_float(V::and_i(pair, V::set1_i(int32_t(0xffff0000u))));
+    else
+      return V::as_float(V::template shl<16>(pair));
+  }
+};
+
+}  // namespace maestrale

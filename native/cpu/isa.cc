@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/isa.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "cpu/cpu_backend.h"
+
+namespace maestrale {
+namespace {
+
+struct Table {
+  const char* name;
+  const Kernels* kernels;  // null: not built for this architecture
+  bool (*runs)();
+};
+
+bool always() { return true; }
+bool never() { return false; }
+
+#if defined(__x86_64__)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+bool has_avx512vnni() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+constexpr Table kTables[] = {
+    // best first
+    {"avx512vnni", &kAvx512VnniKernels, has_avx512vnni},
+    {"avxvnni", &kAvxVnniKernels, has_avxvnni},
+    {"avx2", &kAvx2Kernels, has_avx2},
+    {"neon-i8mm", nullptr, never},
+    {"neon", nullptr, never},
+    {"scalar", &kScalarKernels, always},
+};
+#else
+constexpr Table kTables[] = {
+    {"avx512vnni", nullptr, never}, {"avxvnni", nullptr, never}, {"avx2", nullptr, never},
+    {"neon-i8mm", nullptr, never},  {"neon", nullptr, never},    {"scalar", &kScalarKernels, always},
+};
+#endif
+
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Table& table : kTables)
+    if (table.runs()) names.push_back(table.name);
+  return names;
+}
+
+const Kernels& select_kernels(const std::string& name) {
+  std::string wanted = name;
+  if (wanted.empty()) {
+    const char* forced = std::getenv("MAESTRALE_ISA");
+    wanted = forced != nullptr ? forced : "";
+  }
+  for (const Table& table : kTables) {
+    if (wanted.empty() ? table.runs() : wanted == table.name) {
+      if (!table.runs())
+        throw Error(ErrorCode::kDevice, "this machine cannot run the kernel table \"" + wanted +
+                                            "\"; it runs " + join(available_isas()));
+      return *table.kernels;
+    }
+  }
+  throw Error(ErrorCode::kInvalidArg,
+              "unknown kernel table \"" + wanted + "\"; this machine runs " + join(available_isas()));
+}
+
+}  // namespace maestrale

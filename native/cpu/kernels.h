@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of kernels that every instruction set fills: raw pointers in, raw pointers out, one thread.
+// Tables differ in speed only; each gives the bits of the scalar one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/types.h"
+
+namespace maestrale {
+
+// out[row][16 p + i] (+)= sum_e weight(16 p + i, e) * x(row, e) for n_panels panels and n_rows rows.
+struct GemmJob {
+  const std::byte* panels;  // n_panels panels, panel_stride bytes apart
+  int64_t panel_stride;
+  int32_t n_panels;
+  int64_t units;       // of a panel along the input dimension
+  const std::byte* x;  // n_rows rows in the activation form of the weight type, x_stride bytes apart
+  int64_t x_stride;
+  int32_t n_rows;
+  float* out;  // out_stride floats from row to row
+  int64_t out_stride;
+  int64_t out_cols;  // columns that exist; the last panel may be padded beyond
+  bool accumulate;   // add to out instead of writing it
+};
+
+// Where one KV head of one page lies; element types as KvType says.
+//   K  [tile of 16 positions][head_dim][16]   positions in lanes, so scores need no horizontal sum
+//   V  [position][head_dim]
+// Q8_0 pages have a float scale per position behind each, others null.
+struct KvPageView {
+  const std::byte* k;
+  const std::byte* v;
+  const float* k_scale;
+  const float* v_scale;
+};
+
+// Running softmax of one query: maximum (base 2), sum of weights, weighted sum of values.
+struct AttentionState {
+  float max;
+  float sum;
+};
+
+// A group of queries that share a KV head attends to positions [first_position, last_position) of pages.
+struct AttentionJob {
+  int32_t head_dim;
+  int32_t n_queries;
+  const float* q;           // (n_queries, head_dim), already scaled by log2(e) / sqrt(head_dim)
+  const int64_t* first;     // (n_queries) first visible absolute position of each query
+  const int64_t* last;      // (n_queries) one past the last visible one
+  const KvPageView* pages;  // consecutive pages; page i covers positions base + 64 i ...
+  int64_t base;
+  int32_t n_pages;
+  AttentionState* state;  // (n_queries), updated
+  float* out;             // (n_queries, head_dim), unnormalised, updated
+  float* scratch;         // attention_scratch_floats(head_dim) floats, private to the thread
+};
+
+using GemmKernel = void (*)(const GemmJob& job);
+
+struct Kernels {
+  const char* name;
+  GemmKernel gemm[31];  // by QuantType; null where no such type
+
+  // Quantises `cols` floats; cols must be a multiple of 256 (q256) or 32 (q64, padded to 64 with zeros).
+  // A value that is not finite makes the row's scales NaN.
+  void (*quantize_q256)(const float* x, int64_t cols, std::byte* out);
+  void (*quantize_q64)(const float* x, int64_t cols, std::byte* out);
+
+  // out = x / sqrt(mean(x^2) + eps) * weight
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t cols, float* out);
+  // out = silu(gate) .* up;   n is a multiple of 16
+  void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
+  // x[2m], x[2m + 1] rotated by cos[2m], sin[2m]; sin is negated at even indices. In place.
+  void (*rope)(float* x, const float* cos, const float* sin, int32_t head_dim);
+  // out = x * factor
+  void (*scale)(const float* x, float factor, int64_t n, float* out);
+  // out[i] = binary16(x[i]) clamped to the finite range
+  void (*to_f16)(const float* x, int64_t n, uint16_t* out);
+  // int8 row with one scale: x[i] ~ scale * out[i]; returns the scale
+  float (*to_i8)(const float* x, int64_t n, int8_t* out);
+
+  // One per KvType: f16, bf16, q8_0.
+  void (*attend[3])(const AttentionJob& job);
+  // Merges a later chunk of positions into `state`, `out`.
+  void (*merge_attention)(AttentionState* state, float* out, const AttentionState* later,
+                          const float* later_out, int32_t n_queries, int32_t head_dim);
+};
+
+// Scratch of attend(): two pages of floats (K and V) and the scores of the query group.
+constexpr int64_t attention_scratch_floats(int32_t head_dim, int32_t n_queries) {
+  return 2 * 64 * int64_t(head_dim) + 64 * int64_t(n_queries);
+}
+
+extern const Kernels kScalarKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
+extern const Kernels kAvx512VnniKernels;
+
+}  // namespace maestrale

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/matmul.h"
+
+#include <algorithm>
+
+namespace maestrale {
+namespace {
+
+// Quantised rows start 64 bytes off a power of two, so that rows of one tile do not share cache sets.
+int64_t q256_stride(int64_t cols) { return (cols + 255) / 256 * int64_t(sizeof(Activation256)) + 64; }
+int64_t q64_stride(int64_t cols) { return (cols + 63) / 64 * int64_t(sizeof(Activation64)) + 64; }
+
+int64_t panels_of(const Matrix& weight) { return (weight.rows + kPanelRows - 1) / kPanelRows; }
+
+void grow(Buffer& buffer, uint64_t bytes) {
+  if (buffer.bytes() < bytes) buffer = Buffer(bytes + bytes / 4, "activations");
+}
+
+// Panels a thread takes at a time: few for a prefill, whose pieces are long anyway, more for a decode step,
+// which streams weights.
+int64_t panel_grain(int32_t n_rows) { return n_rows >= 16 ? 2 : 8; }
+
+}  // namespace
+
+void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const> weights) {
+  use_q256_ = use_q64_ = false;
+  for (const Matrix* weight : weights) {
+    use_q256_ |= activation_form(weight->type) == ActivationForm::kQ256;
+    use_q64_ |= activation_form(weight->type) == ActivationForm::kQ64;
+  }
+  if (use_q256_) grow(q256_, uint64_t(n_rows * q256_stride(x.cols)));
+  if (use_q64_) grow(q64_, uint64_t(n_rows * q64_stride(x.cols)));
+}
+
+void CpuMatmul::quantise(Tensor x, int32_t n_rows) {
+  if (!use_q256_ && !use_q64_) return;
+  // A single row is split along its columns instead, in whole units.
+  const int64_t piece = n_rows > 1 ? x.cols : 1024;
+  const int64_t pieces = (x.cols + piece - 1) / piece;
+  pool_.share(0, n_rows * pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / pieces, col = i % pieces * piece;
+      const int64_t cols = std::min(piece, x.cols - col);
+      const float* source = x.data + row * x.cols + col;
+      if (use_q256_)
+        kernels_.quantize_q256(
+            source, cols,
+            q256_.data() + row * q256_stride(x.cols) + col / 256 * int64_t(sizeof(Activation256)));
+      if (use_q64_)
+        kernels_.quantize_q64(
+            source, cols, q64_.data() + row * q64_stride(x.cols) + col / 64 * int64_t(sizeof(Activation64)));
+    }
+  });
+  pool_.barrier();
+}
+
+CpuMatmul::Activations CpuMatmul::activations(Tensor x, QuantType type) const {
+  switch (activation_form(type)) {
+    case ActivationForm::kQ256: return {q256_.data(), q256_stride(x.cols)};
+    case ActivationForm::kQ64: return {q64_.data(), q64_stride(x.cols)};
+    case ActivationForm::kFloat: break;
+  }
+  return {reinterpret_cast<const std::byte*>(x.data), x.cols * int64_t(sizeof(float))};
+}
+
+GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x,
+                       int32_t n_rows) const {
+  const Activations form = activations(x, weight.type);
+  const int64_t stride = int64_t(panel_bytes(weight.type, weight.cols));
+  GemmJob job{};
+  job.panels = weight.data + panel * stride;
+  job.panel_stride = stride;
+  job.n_panels = int32_t(n_panels);
+  job.units = visit_panel(weight.type, [&]<class P>() { return (weight.cols + P::kItems - 1) / P::kItems; });
+  job.x = form.data;
+  job.x_stride = form.stride;
+  job.n_rows = n_rows;
+  return job;
+}
+
+void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projections, bool accumulate) {
+  const Matrix* weights[8];
+  for (size_t i = 0; i < projections.size(); ++i) weights[i] = projections[i].weight;
+  reserve(x, n_rows, {weights, projections.size()});
+  int64_t total = 0;
+  for (const Projection& projection : projections) total += panels_of(*projection.weight);
+
+  pool_.run([&](int) {
+    quantise(x, n_rows);
+    pool_.share(1, total, panel_grain(n_rows), [&](int64_t begin, int64_t end) {
+      if (interrupted()) return;
+      int64_t first = 0;  // of this projection in the joint list of panels
+      for (const Projection& projection : projections) {
+        const Matrix& weight = *projection.weight;
+        const int64_t from = std::max(begin - first, int64_t(0));
+        const int64_t to = std::min(end - first, panels_of(weight));
+        first += panels_of(weight);
+        if (from >= to) continue;
+        GemmJob piece = job(weight, from, to - from, x, n_rows);
+        piece.out = projection.out.data + from * kPanelRows;
+        piece.out_stride = projection.out.cols;
+        piece.out_cols = weight.rows - from * kPanelRows;
+        piece.accumulate = accumulate;
+        kernels_.gemm[int(weight.type)](piece);
+      }
+    });
+  });
+}
+
+void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
+  const Matrix* weights[] = {&w_gate, &w_up};
+  reserve(x, n_rows, weights);
+  const int64_t grain = panel_grain(n_rows);
+  const int64_t width = grain * kPanelRows;
+  const uint64_t scratch_floats = uint64_t(2 * width * n_rows);
+  grow(swiglu_scratch_, scratch_floats * sizeof(float) * uint64_t(pool_.size()));
+
+  pool_.run([&](int worker) {
+    quantise(x, n_rows);
+    float* gate = swiglu_scratch_.floats() + uint64_t(worker) * scratch_floats;
+    float* up = gate + width * n_rows;
+    pool_.share(1, panels_of(w_gate), grain, [&](int64_t begin, int64_t end) {
+      if (interrupted()) return;
+      const int64_t first = begin * kPanelRows;
+      const int64_t n = std::min(end * kPanelRows, w_gate.rows) - first;
+      const auto product = [&](const Matrix& weight, float* to) {
+        GemmJob piece = job(weight, begin, end - begin, x, n_rows);
+        piece.out = to;
+        piece.out_stride = width;
+        piece.out_cols = width;
+        kernels_.gemm[int(weight.type)](piece);
+      };
+      product(w_gate, gate);
+      product(w_up, up);
+      for (int32_t row = 0; row < n_rows; ++row)
+        kernels_.swiglu(gate + row * width, up + row * width, n, out.data + row * out.cols + first);
+    });
+  });
+}
+
+}  // namespace maestrale

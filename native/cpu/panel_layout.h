@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// How weights lie in memory on the CPU: panels of 16 output rows, cut along the input dimension into
+// units. The byte that row r multiplies with element 4l + t sits at 64 l + 4 r + t of its unit, so one
+// 64-byte line feeds 16 rows with 4 consecutive elements and no instruction set ever needs a
+// horizontal sum. Narrow codes share bytes between neighbouring sub-blocks; sizes stay as in GGUF.
+//
+//   nibble plane, sub-block s, line j:   low (s even) or high (s odd) nibbles of line  (s / 2) * lines + j
+//   2-bit plane:                         bits 2 (s % 4)                       of line  (s / 4) * lines + j
+//   1-bit plane of Q3_K:                 bit s % 8                            of line  (s / 8) * lines + j
+//   fifth bits (Q5), 8 lines a block:    bit 2 (j % 4) + s % 2                of line  (s / 2) * 2 + j / 4
+//
+// Scales are stored per unit and row next to the codes, integer scales and minima unpacked only as
+// far as bandwidth allows. All offsets are in bytes; every unit is a multiple of 64 bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "quant/blocks.h"
+
+namespace maestrale {
+
+inline constexpr int kPanelRows = 16;
+// Every matrix on the CPU has a multiple of this many columns (input features).
+inline constexpr int kColumnStep = 32;
+
+// ---- 256-element units: one float scale and integer sub-block scales a row -----------------------
+struct PanelQ4_K {
+  using Block = BlockQ4_K;
+  static constexpr int kItems = 256, kSubItems = 32, kOffset = 0;
+  static constexpr bool kHasMins = true;
+  // lo[s][row]: scale low nibble | minimum low nibble << 4.
+  // hi[s / 2][row]: nibble s % 2 holds scale bits 4..5 | minimum bits 4..5 << 2.
+  static constexpr int kD = 0, kDmin = 32, kScalesLo = 64, kScalesHi = 192, kCodes = 256, kBytes = 2304;
+};
+
+struct PanelQ5_K {
+  using Block = BlockQ5_K;
+  static constexpr int kItems = 256, kSubItems = 32, kOffset = 0;
+  static constexpr bool kHasMins = true;
+  static constexpr int kD = 0, kDmin = 32, kScalesLo = 64, kScalesHi = 192, kHigh = 256, kCodes = 768,
+                       kBytes = 2816;
+};
+
+struct PanelQ6_K {
+  using Block = BlockQ6_K;
+  static constexpr int kItems = 256, kSubItems = 16, kOffset = 32;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[16][16] */, kHigh = 320 /* 2-bit plane */,
+                       kCodes = 1344, kBytes = 3392;
+};
+
+struct PanelQ3_K {
+  using Block = BlockQ3_K;
+  static constexpr int kItems = 256, kSubItems = 16, kOffset = 4;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[16][16] */, kHigh = 320 /* 1-bit plane */,
+                       kCodes = 832 /* 2-bit plane */, kBytes = 1856;
+};
+
+struct PanelQ2_K {
+  using Block = BlockQ2_K;
+  static constexpr int kItems = 256, kSubItems = 16, kOffset = 0;
+  static constexpr bool kHasMins = true;
+  static constexpr int kD = 0, kDmin = 32, kScales = 64 /* scale | minimum << 4, u8[16][16] */,
+                       kCodes = 320 /* 2-bit plane */, kBytes = 1344;
+};
+
+struct PanelIQ4_XS {
+  using Block = BlockIQ4_XS;
+  static constexpr int kItems = 256, kSubItems = 32, kOffset = 128;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[8][16] */, kCodes = 192, kBytes = 2240;
+};
+
+// ---- 64-element units: two 32-element blocks, float scales (and minima) [block][row] in f16 ----------
+struct PanelQ4_0 {
+  using Block = BlockQ4_0;
+  static constexpr int kItems = 64, kOffset = 8;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0, kCodes = 64, kBytes = 576;
+};
+
+struct PanelIQ4_NL {
+  using Block = BlockIQ4_NL;
+  static constexpr int kItems = 64, kOffset = 128;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0, kCodes = 64, kBytes = 576;
+};
+
+struct PanelQ4_1 {
+  using Block = BlockQ4_1;
+  static constexpr int kItems = 64, kOffset = 0;
+  static constexpr bool kHasMins = true;
+  static constexpr int kD = 0, kM = 64, kCodes = 128, kBytes = 640;
+};
+
+struct PanelQ5_0 {
+  using Block = BlockQ5_0;
+  static constexpr int kItems = 64, kOffset = 16;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0, kHigh = 64, kCodes = 192, kBytes = 704;
+};
+
+struct PanelQ5_1 {
+  using Block = BlockQ5_1;
+  static constexpr int kItems = 64, kOffset = 0;
+  static constexpr bool kHasMins = true;
+  static constexpr int kD = 0, kM = 64, kHigh = 128, kCodes = 256, kBytes = 768;
+};
+
+struct PanelQ8_0 {
+  using Block = BlockQ8_0;
+  static constexpr int kItems = 64, kOffset = 128;
+  static constexpr bool kHasMins = false;
+  static constexpr int kD = 0, kCodes = 64 /* bytes */, kBytes = 1088;
+};
+
+// ---- floating point: element e of row r ---------------------------------------------------------
+struct PanelF32 {  // float 16 e + r
+  static constexpr int kItems = 32, kBytes = 2048;
+};
+struct PanelF16 {  // half-word 16 e + r
+  static constexpr int kItems = 32, kBytes = 1024;
+};
+struct PanelBF16 {  // half-word 32 (e / 2) + 2 r + e % 2: pairs of elements, as dot-product instructions want
+  static constexpr int kItems = 32, kBytes = 1024;
+};
+
+// ---- quantised activations, one row of a batch ---------------------------------------------------
+// For 256-element units: x[e] ~ d * q[e].
+struct alignas(64) Activation256 {
+  int8_t q[256];
+  int16_t sum16[16];  // sums of 16 neighbouring q
+  int16_t sum32[8];   // sums of 32 neighbouring q
+  float d;
+};
+static_assert(sizeof(Activation256) == 320);
+
+// For 64-element units: x[e] ~ d[e / 32] * q[e].
+struct alignas(16) Activation64 {
+  int8_t q[64];
+  float d[2];
+  int32_t sum[2];
+};
+static_assert(sizeof(Activation64) == 80);
+
+// Which form of the activations a weight type multiplies with.
+enum class ActivationForm { kFloat, kQ256, kQ64 };
+
+constexpr ActivationForm activation_form(QuantType type) {
+  switch (type) {
+    case QuantType::kF32:
+    case QuantType::kF16:
+    case QuantType::kBF16: return ActivationForm::kFloat;
+    case QuantType::kQ2_K:
+    case QuantType::kQ3_K:
+    case QuantType::kQ4_K:
+    case QuantType::kQ5_K:
+    case QuantType::kQ6_K:
+    case QuantType::kIQ4_XS: return ActivationForm::kQ256;
+    default: return ActivationForm::kQ64;
+  }
+}
+
+// Calls visit.template operator()<PanelX>() with the layout of `type`.
+template <class Visitor>
+constexpr decltype(auto) visit_panel(QuantType type, Visitor&& visit) {
+  switch (type) {
+    case QuantType::kF16: return visit.template operator()<PanelF16>();
+    case QuantType::kBF16: return visit.template operator()<PanelBF16>();
+    case QuantType::kQ4_0: return visit.template operator()<PanelQ4_0>();
+    case QuantType::kQ4_1: return visit.template operator()<PanelQ4_1>();
+    case QuantType::kQ5_0: return visit.template operator()<PanelQ5_0>();
+    case QuantType::kQ5_1: return visit.template operator()<PanelQ5_1>();
+    case QuantType::kQ8_0: return visit.template operator()<PanelQ8_0>();
+    case QuantType::kQ2_K: return visit.template operator()<PanelQ2_K>();
+    case QuantType::kQ3_K: return visit.template operator()<PanelQ3_K>();
+    case QuantType::kQ4_K: return visit.template operator()<PanelQ4_K>();
+    case QuantType::kQ5_K: return visit.template operator()<PanelQ5_K>();
+    case QuantType::kQ6_K: return visit.template operator()<PanelQ6_K>();
+    case QuantType::kIQ4_NL: return visit.template operator()<PanelIQ4_NL>();
+    case QuantType::kIQ4_XS: return visit.template operator()<PanelIQ4_XS>();
+    case QuantType::kF32: break;
+  }
+  return visit.template operator()<PanelF32>();
+}
+
+// Bytes of one panel of `cols` columns; a last unit that is only half full is padded with zeros.
+constexpr uint64_t panel_bytes(QuantType type, int64_t cols) {
+  return visit_panel(
+      type, [&]<class P>() { return uint64_t((cols + P::kItems - 1) / P::kItems) * uint64_t(P::kBytes); });
+}
+
+}  // namespace maestrale
