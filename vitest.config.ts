@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every test file runs in a process of its own: a crash of the addon fails that file and no other.
-import { defineConfig } from 'vitest/config'
+import { defineConfig, type ViteUserConfig } from 'vitest/config'
 
-export default defineConfig({
+const config: ViteUserConfig = defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
     pool: 'forks',
@@ -15,3 +15,5 @@ export default defineConfig({
     passWithNoTests: false,
   },
 })
+
+export default config
