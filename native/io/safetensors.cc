@@ -38,7 +38,10 @@ const DtypeTraits& dtype_traits(SafetensorsDtype dtype) { return kDtypes[size_t(
 // Names come from the file: shortened, so that a message stays a sentence.
 std::string quoted(std::string_view name) {
   constexpr size_t kMax = 96;
-  return "'" + std::string(name.substr(0, kMax)) + (name.size() > kMax ? "...'" : "'");
+  std::string text = "'";
+  text.append(name.substr(0, kMax));
+  text += name.size() > kMax ? "...'" : "'";
+  return text;
 }
 
 [[noreturn]] void fail(const std::string& message) {

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quantisers of the 256-weight super-blocks. Each sub-block is fitted in binary32; the fitted scales
+// (and minima) are then rounded to integers against the largest of them, and every code is chosen
+// again for the scale as it will be read back.
+//
+//   Q2_K, Q4_K, Q5_K   w ~ scale * q - min     weighted least squares over a range of trial scales
+//   Q6_K               w ~ scale * q, q >= -32 the same without a minimum
+//   Q3_K               w ~ scale * q, q >= -4  coordinate descent over the few codes
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "quant/quantize_block.h"
+
+namespace maestrale {
+
+namespace {
+
+// Sub-blocks of smaller weights become zero: binary16 could not hold their scale.
+constexpr float kNegligible = 1e-15f;
+
+// The sum of term(0..N-1) in eight lanes: a fixed order that compilers turn into vector code.
+template <int N, class Term>
+float sum(const Term& term) {
+  float lanes[8] = {};
+  for (int i = 0; i < N; i += 8)
+    for (int lane = 0; lane < 8; ++lane) lanes[lane] += term(i + lane);
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// How one of the types with minima fits its sub-blocks: codes 0 .. top, trial scales
+// (top + first + step * t) / (max - min) for t = 0 .. steps.
+struct MinFit {
+  float top;
+  float scale_top;  // of the integer scales and minima
+  float first, step;
+  int steps;
+  bool absolute_error;  // minimise sum weight * |error| instead of its square
+  bool rms_weight;      // weight = rms(w) + |w| instead of |w|
+};
+
+constexpr MinFit kFitQ2_K{3, 15, -0.5f, 0.1f, 15, true, false};
+constexpr MinFit kFitQ4_K{15, 63, -1.0f, 0.1f, 20, false, true};
+constexpr MinFit kFitQ5_K{31, 63, -0.5f, 0.1f, 15, false, true};
+
+struct ScaleMin {
+  float scale = 0, min = 0;  // w ~ scale * q - min, min >= 0
+};
+
+template <int N>
+ScaleMin fit_scale_min(const float* x, const MinFit& fit) {
+  float weight[N], codes[N];
+  const float rms = fit.rms_weight ? std::sqrt(sum<N>([&](int i) { return x[i] * x[i]; }) / N) : 0.0f;
+  for (int i = 0; i < N; ++i) weight[i] = rms + std::fabs(x[i]);
+  const float max = *std::max_element(x, x + N);
+  float low = std::min(*std::min_element(x, x + N), 0.0f);  // the value of code 0
+  if (max - low < kNegligible) return {0.0f, -low};
+
+  const auto choose_codes = [&](float inverse) {
+    for (int i = 0; i < N; ++i) codes[i] = round_clamped(inverse * (x[i] - low), 0.0f, fit.top);
+  };
+  const auto error_of = [&](float scale, float offset) {
+    const auto deviation = [&](int i) { return scale * codes[i] + offset - x[i]; };
+    return fit.absolute_error ? sum<N>([&](int i) { return weight[i] * std::fabs(deviation(i)); })
+                              : sum<N>([&](int i) { return weight[i] * (deviation(i) * deviation(i)); });
+  };
+
+  float best_scale = (max - low) / fit.top;
+  choose_codes(fit.top / (max - low));
+  float best_error = error_of(best_scale, low);
+  const float sum_w = sum<N>([&](int i) { return weight[i]; });
+  const float sum_wx = sum<N>([&](int i) { return weight[i] * x[i]; });
+  for (int t = 0; t <= fit.steps; ++t) {
+    choose_codes((fit.top + fit.first + fit.step * float(t)) / (max - low));
+    const float sum_wq = sum<N>([&](int i) { return weight[i] * codes[i]; });
+    const float sum_wqq = sum<N>([&](int i) { return weight[i] * codes[i] * codes[i]; });
+    const float sum_wqx = sum<N>([&](int i) { return weight[i] * codes[i] * x[i]; });
+    const float determinant = sum_w * sum_wqq - sum_wq * sum_wq;
+    if (!(determinant > 0)) continue;
+    float scale = (sum_w * sum_wqx - sum_wx * sum_wq) / determinant;
+    float offset = (sum_wqq * sum_wx - sum_wq * sum_wqx) / determinant;
+    if (offset > 0) {  // a minimum is stored without sign
+      offset = 0;
+      scale = sum_wqx / sum_wqq;
+    }
+    const float error = error_of(scale, offset);
+    if (error < best_error) {
+      best_error = error;
+      best_scale = scale;
+      low = offset;
+    }
+  }
+  return {best_scale, -low};
+}
+
+// Sets d and dmin of `block` and writes its codes and integer scales and minima for the caller to pack.
+template <class Block>
+void quantize_with_min(const float* in, const MinFit& fit, Block& block, uint8_t* codes, uint8_t* scales,
+                       uint8_t* mins) {
+  constexpr int kSub = Block::kSubItems, kSubs = Block::kItems / kSub;
+  ScaleMin fits[kSubs];
+  float max_scale = 0, max_min = 0;
+  for (int s = 0; s < kSubs; ++s) {
+    fits[s] = fit_scale_min<kSub>(in + kSub * s, fit);
+    max_scale = std::max(max_scale, fits[s].scale);
+    max_min = std::max(max_min, fits[s].min);
+  }
+  const float to_scale = max_scale > kNegligible ? fit.scale_top / max_scale : 0.0f;
+  const float to_min = max_min > kNegligible ? fit.scale_top / max_min : 0.0f;
+  block.d = f32_to_f16(max_scale / fit.scale_top);
+  block.dmin = f32_to_f16(max_min / fit.scale_top);
+  const float d = f16_to_f32(block.d), dmin = f16_to_f32(block.dmin);
+  for (int s = 0; s < kSubs; ++s) {
+    const float scale = round_clamped(to_scale * fits[s].scale, 0.0f, fit.scale_top);
+    const float min = round_clamped(to_min * fits[s].min, 0.0f, fit.scale_top);
+    scales[s] = uint8_t(scale);
+    mins[s] = uint8_t(min);
+    for (int i = kSub * s; i < kSub * (s + 1); ++i)
+      codes[i] =
+          d * scale == 0 ? 0 : uint8_t(round_clamped((in[i] + dmin * min) / (d * scale), 0.0f, fit.top));
+  }
+}
+
+// The weight of largest magnitude, with its sign.
+template <int N>
+float extreme_of(const float* x) {
+  float extreme = 0;
+  for (int i = 0; i < N; ++i)
+    if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
+  return extreme;
+}
+
+// Codes of one sub-block of Q3_K or Q6_K with weights w^2. The least-squares scale is wqx / wqq, and it
+// removes wqx^2 / wqq of the squared error.
+struct Fit {
+  float codes[16];
+  float wqx = 0, wqq = 0;  // sum w^2 q w and sum w^2 q q
+};
+
+// Each code in turn moves to its best value for the scale of the others while that lowers the error; at
+// most five sweeps.
+void refine(const float* x, float lowest, Fit& fit) {
+  bool changed = true;
+  for (int sweep = 0; changed && sweep < 5; ++sweep) {
+    changed = false;
+    for (int i = 0; i < 16; ++i) {
+      const float weight = x[i] * x[i];
+      const float other_wqx = fit.wqx - weight * x[i] * fit.codes[i];
+      const float other_wqq = fit.wqq - weight * fit.codes[i] * fit.codes[i];
+      if (!(other_wqx > 0)) continue;
+      const float code = round_clamped(x[i] * other_wqq / other_wqx, lowest, -lowest - 1);
+      if (code == fit.codes[i]) continue;
+      const float wqx = other_wqx + weight * x[i] * code;
+      const float wqq = other_wqq + weight * code * code;
+      if (!(wqq > 0 && wqx * wqx * fit.wqq > fit.wqx * fit.wqx * wqq)) continue;
+      fit.codes[i] = code;
+      fit.wqx = wqx;
+      fit.wqq = wqq;
+      changed = true;
+    }
+  }
+}
+
+Fit fit_codes(const float* x, float inverse, float lowest) {
+  Fit fit;
+  for (int i = 0; i < 16; ++i) fit.codes[i] = round_clamped(inverse * x[i], lowest, -lowest - 1);
+  fit.wqx = sum<16>([&](int i) { return x[i] * x[i] * x[i] * fit.codes[i]; });
+  fit.wqq = sum<16>([&](int i) { return x[i] * x[i] * fit.codes[i] * fit.codes[i]; });
+  return fit;
+}
+
+// The scale of a sub-block of 16 with codes `lowest` .. -lowest - 1: the best of 2 * trials + 1 steps around
+// the scales that give the extreme weight the lowest code, and with trials also of those that give it the
+// highest, refined.
+float fit_scale(const float* x, float lowest, int trials) {
+  const float extreme = extreme_of<16>(x);
+  if (std::fabs(extreme) < kNegligible) return 0;
+  Fit best = fit_codes(x, lowest / extreme, lowest);
+  const auto consider = [&](float code_of_extreme) {
+    const Fit fit = fit_codes(x, code_of_extreme / extreme, lowest);
+    if (fit.wqx * fit.wqx * best.wqq > best.wqx * best.wqx * fit.wqq) best = fit;
+  };
+  for (int t = -trials; t <= trials; ++t) {
+    if (t != 0) consider(lowest - 0.1f * float(t));
+    if (trials > 0) consider(-lowest - 1 + 0.1f * float(t));
+  }
+  refine(x, lowest, best);
+  return best.wqq > 0 ? best.wqx / best.wqq : 0.0f;
+}
+
+// Sets d of `block` and writes its offset codes and the integer scales in [lowest, -lowest - 1] for the
+// caller to pack.
+template <class Block>
+void quantize_without_min(const float* in, int trials, float lowest, Block& block, uint8_t* codes,
+                          int8_t* scales) {
+  constexpr int kSub = Block::kSubItems, kSubs = Block::kItems / kSub, kOffset = Block::kOffset;
+  float fits[kSubs];
+  for (int s = 0; s < kSubs; ++s) fits[s] = fit_scale(in + kSub * s, -kOffset, trials);
+  const float largest = extreme_of<kSubs>(fits);
+  const float to_scale = std::fabs(largest) > kNegligible ? lowest / largest : 0.0f;
+  block.d = f32_to_f16(to_scale != 0 ? 1.0f / to_scale : 0.0f);
+  const float d = f16_to_f32(block.d);
+  for (int s = 0; s < kSubs; ++s) {
+    const float scale = round_clamped(to_scale * fits[s], lowest, -lowest - 1);
+    scales[s] = int8_t(scale);
+    for (int i = kSub * s; i < kSub * (s + 1); ++i)
+      codes[i] = uint8_t(kOffset +
+                         (d * scale == 0 ? 0.0f : round_clamped(in[i] / (d * scale), -kOffset, kOffset - 1)));
+  }
+}
+
+void pack_crumbs(const uint8_t* codes, uint8_t* qs) {
+  for (int h = 0; h < 2; ++h)
+    for (int l = 0; l < 32; ++l) {
+      const uint8_t* c = codes + 128 * h + l;
+      qs[32 * h + l] = uint8_t((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
+    }
+}
+
+void pack_nibbles_k(const uint8_t* codes, uint8_t* qs) {
+  for (int p = 0; p < 4; ++p)
+    for (int l = 0; l < 32; ++l)
+      qs[32 * p + l] = uint8_t((codes[64 * p + l] & 15) | (codes[64 * p + 32 + l] & 15) << 4);
+}
+
+// Bit `bit` of each code to byte e % 32, bit e / 32.
+void pack_bit_plane(const uint8_t* codes, int bit, uint8_t* plane) {
+  std::memset(plane, 0, 32);
+  for (int e = 0; e < 256; ++e) plane[e % 32] |= uint8_t(((codes[e] >> bit) & 1) << e / 32);
+}
+
+void pack_scales_6bit(const uint8_t* scales, const uint8_t* mins, uint8_t* packed) {
+  for (int i = 0; i < 4; ++i) {
+    packed[i] = uint8_t(scales[i] | (scales[i + 4] >> 4) << 6);
+    packed[i + 4] = uint8_t(mins[i] | (mins[i + 4] >> 4) << 6);
+    packed[i + 8] = uint8_t((scales[i + 4] & 15) | (mins[i + 4] & 15) << 4);
+  }
+}
+
+}  // namespace
+
+void quantize(const float* in, BlockQ2_K& block) {
+  uint8_t codes[256], scales[16], mins[16];
+  quantize_with_min(in, kFitQ2_K, block, codes, scales, mins);
+  for (int j = 0; j < 16; ++j) block.scales[j] = uint8_t(scales[j] | mins[j] << 4);
+  pack_crumbs(codes, block.qs);
+}
+
+void quantize(const float* in, BlockQ3_K& block) {
+  uint8_t codes[256];
+  int8_t scales[16];
+  quantize_without_min(in, 0, -32.0f, block, codes, scales);
+  std::memset(block.scales, 0, sizeof(block.scales));
+  for (int j = 0; j < 16; ++j) {
+    const int scale = scales[j] + 32;
+    block.scales[j % 8] |= uint8_t((scale & 15) << 4 * (j / 8));
+    block.scales[8 + j % 4] |= uint8_t((scale >> 4) << 2 * (j / 4));
+  }
+  pack_crumbs(codes, block.qs);
+  pack_bit_plane(codes, 2, block.hmask);
+}
+
+void quantize(const float* in, BlockQ4_K& block) {
+  uint8_t codes[256], scales[8], mins[8];
+  quantize_with_min(in, kFitQ4_K, block, codes, scales, mins);
+  pack_scales_6bit(scales, mins, block.scales);
+  pack_nibbles_k(codes, block.qs);
+}
+
+void quantize(const float* in, BlockQ5_K& block) {
+  uint8_t codes[256], scales[8], mins[8];
+  quantize_with_min(in, kFitQ5_K, block, codes, scales, mins);
+  pack_scales_6bit(scales, mins, block.scales);
+  pack_nibbles_k(codes, block.qs);
+  pack_bit_plane(codes, 4, block.qh);
+}
+
+void quantize(const float* in, BlockQ6_K& block) {
+  uint8_t codes[256];
+  quantize_without_min(in, 9, -128.0f, block, codes, block.scales);
+  for (int h = 0; h < 2; ++h)
+    for (int l = 0; l < 32; ++l) {
+      const uint8_t* c = codes + 128 * h + l;
+      block.ql[64 * h + l] = uint8_t((c[0] & 15) | (c[64] & 15) << 4);
+      block.ql[64 * h + 32 + l] = uint8_t((c[32] & 15) | (c[96] & 15) << 4);
+      block.qh[32 * h + l] = uint8_t(c[0] >> 4 | (c[32] >> 4) << 2 | (c[64] >> 4) << 4 | (c[96] >> 4) << 6);
+    }
+}
+
+}  // namespace maestrale
