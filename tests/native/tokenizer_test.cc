@@ -113,14 +113,24 @@ TEST("tokenizer: worked examples of the 32000-token vocabulary") {
                   {"ax\n####\nboo", {6056, 13, 2000, 13, 1798, 28709}}});
 }
 
-TEST("tokenizer: worked examples of the 32768-token vocabulary, user-defined pieces") {
+TEST("tokenizer: worked examples of the 32768-token vocabulary") {
   check_examples("v0.3", {{"Hello world", {23325, 2294}},
                           {"\n", {29473, 781}},
                           {"[INST] Hi [/INST]", {1501, 17057, 29561, 16127, 1501, 29516, 17057, 29561}},
-                          {"[REFERENCE_DOC_0]", {29473, 770}},
-                          {"a [REFERENCE_DOC_3] b", {1032, 29473, 767, 1055}},
                           {"Don't", {3957, 29510, 29475}},
                           {"x   ", {2086, 3055}}});
+}
+
+TEST("tokenizer: user-defined pieces are found in text and never merged") {
+  // The GGUF file types [REFERENCE_DOC_19..0] as normal, as published files do; the original
+  // SentencePiece model says user-defined.
+  Vocab vocab = load_vocab("tokenizers/vocab-only-v0.3.gguf");
+  for (size_t id = 751; id <= 770; ++id) vocab.types[id] = PieceType::kUserDefined;
+  const Tokenizer tokenizer(std::move(vocab));
+  CHECK_EQ(show(tokenizer.encode("[REFERENCE_DOC_0]")), "29473 770 ");
+  CHECK_EQ(show(tokenizer.encode("a [REFERENCE_DOC_3] b")), "1032 29473 767 1055 ");
+  CHECK_EQ(show(tokenizer.encode("[REFERENCE_DOC_11]")), "29473 759 ");
+  CHECK_EQ(tokenizer.decode(tokenizer.encode("a [REFERENCE_DOC_3] b")), "a [REFERENCE_DOC_3] b");
 }
 
 TEST("tokenizer: runs of spaces, 1 to 40") {
