@@ -3,9 +3,10 @@
 // (and minima) are then rounded to integers against the largest of them, and every code is chosen
 // again for the scale as it will be read back.
 //
-//   Q2_K, Q4_K, Q5_K   w ~ scale * q - min     weighted least squares over a range of trial scales
-//   Q6_K               w ~ scale * q, q >= -32 the same without a minimum
-//   Q3_K               w ~ scale * q, q >= -4  coordinate descent over the few codes
+//   Q2_K, Q4_K, Q5_K   w ~ scale * q - min   weighted least squares over a range of trial scales; at the
+//                                            end d and dmin are fitted once more to the codes chosen
+//   Q3_K, Q6_K         w ~ scale * q         least squares over trial scales (Q6_K), then coordinate
+//                                            descent over the codes
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -93,6 +94,46 @@ ScaleMin fit_scale_min(const float* x, const MinFit& fit) {
   return {best_scale, -low};
 }
 
+// The nearest codes for the scales and minima as they will be read back.
+template <class Block>
+void choose_codes(const float* in, float top, const Block& block, uint8_t* codes, const uint8_t* scales,
+                  const uint8_t* mins) {
+  const float d = f16_to_f32(block.d), dmin = f16_to_f32(block.dmin);
+  for (int s = 0; s < Block::kItems / Block::kSubItems; ++s) {
+    const float scale = d * scales[s], min = dmin * mins[s];
+    for (int i = Block::kSubItems * s; i < Block::kSubItems * (s + 1); ++i)
+      codes[i] = scale == 0 ? 0 : uint8_t(round_clamped((in[i] + min) / scale, 0.0f, top));
+  }
+}
+
+// Replaces d and dmin by those of the least squared error for the codes, integer scales and minima chosen;
+// false when they stay.
+template <class Block>
+bool refit(const float* in, Block& block, const uint8_t* codes, const uint8_t* scales, const uint8_t* mins) {
+  double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0;  // sums over w ~ d * a - dmin * b
+  for (int s = 0; s < Block::kItems / Block::kSubItems; ++s) {
+    const uint8_t* q = codes + Block::kSubItems * s;
+    const float* x = in + Block::kSubItems * s;
+    const double scale = scales[s], min = mins[s];
+    const float sum_q = sum<Block::kSubItems>([&](int i) { return float(q[i]); });
+    const float sum_qq = sum<Block::kSubItems>([&](int i) { return float(q[i]) * float(q[i]); });
+    const float sum_qx = sum<Block::kSubItems>([&](int i) { return float(q[i]) * x[i]; });
+    const float sum_x = sum<Block::kSubItems>([&](int i) { return x[i]; });
+    aa += scale * scale * sum_qq;
+    ab += scale * min * sum_q;
+    bb += min * min * Block::kSubItems;
+    ax += scale * sum_qx;
+    bx += min * sum_x;
+  }
+  const double determinant = aa * bb - ab * ab;
+  if (!(determinant > 1e-3 * aa * bb)) return false;  // a and b nearly parallel: rounding would decide
+  const float d = float((ax * bb - ab * bx) / determinant), dmin = float((ax * ab - aa * bx) / determinant);
+  if (!(d > 0 && dmin >= 0)) return false;
+  block.d = f32_to_f16(d);
+  block.dmin = f32_to_f16(dmin);
+  return true;
+}
+
 // Sets d and dmin of `block` and writes its codes and integer scales and minima for the caller to pack.
 template <class Block>
 void quantize_with_min(const float* in, const MinFit& fit, Block& block, uint8_t* codes, uint8_t* scales,
@@ -107,18 +148,14 @@ void quantize_with_min(const float* in, const MinFit& fit, Block& block, uint8_t
   }
   const float to_scale = max_scale > kNegligible ? fit.scale_top / max_scale : 0.0f;
   const float to_min = max_min > kNegligible ? fit.scale_top / max_min : 0.0f;
+  for (int s = 0; s < kSubs; ++s) {
+    scales[s] = uint8_t(round_clamped(to_scale * fits[s].scale, 0.0f, fit.scale_top));
+    mins[s] = uint8_t(round_clamped(to_min * fits[s].min, 0.0f, fit.scale_top));
+  }
   block.d = f32_to_f16(max_scale / fit.scale_top);
   block.dmin = f32_to_f16(max_min / fit.scale_top);
-  const float d = f16_to_f32(block.d), dmin = f16_to_f32(block.dmin);
-  for (int s = 0; s < kSubs; ++s) {
-    const float scale = round_clamped(to_scale * fits[s].scale, 0.0f, fit.scale_top);
-    const float min = round_clamped(to_min * fits[s].min, 0.0f, fit.scale_top);
-    scales[s] = uint8_t(scale);
-    mins[s] = uint8_t(min);
-    for (int i = kSub * s; i < kSub * (s + 1); ++i)
-      codes[i] =
-          d * scale == 0 ? 0 : uint8_t(round_clamped((in[i] + dmin * min) / (d * scale), 0.0f, fit.top));
-  }
+  choose_codes(in, fit.top, block, codes, scales, mins);
+  if (refit(in, block, codes, scales, mins)) choose_codes(in, fit.top, block, codes, scales, mins);
 }
 
 // The weight of largest magnitude, with its sign.
