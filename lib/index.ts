@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The public API, and nothing else.
+export type { ChatMessage, Tool, ToolCall } from './chat/format.js'
+export { type ErrorCode, MaestraleError } from './errors.js'
+export type { Generation } from './generation.js'
+export {
+  type ChatOptions,
+  type ChatResult,
+  type EvaluateOptions,
+  loadModel,
+  type Model,
+} from './model.js'
+export {
+  type ChatTemplateOptions,
+  type DecodeOptions,
+  type EncodeOptions,
+  loadTokenizer,
+  type StreamDecoder,
+  type Tokenizer,
+} from './tokenizer.js'
+export type {
+  Chunk,
+  Device,
+  FinishReason,
+  GenerateOptions,
+  KvCacheType,
+  LoadOptions,
+  LoadProgress,
+  Logprob,
+  ModelInfo,
+  ModelStats,
+  Result,
+  Score,
+  Timings,
+  TokenIds,
+  TokenLogprob,
+  Usage,
+} from './types.js'
