@@ -9,7 +9,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
 if (existsSync(join(root, 'CMakeLists.txt'))) {
   if (!existsSync(join(root, 'node_modules', 'cmake-js'))) {
-    console.error('maestrale builds from a checkout with its development dependencies: run "npm install" without --omit=dev.')
+    console.error(
+      'maestrale builds from a checkout with its development dependencies: run "npm install" without --omit=dev.',
+    )
     process.exitCode = 1
   } else {
     const { buildNative } = await import('./native.mjs')

@@ -25,7 +25,9 @@ function missingTools() {
   const compilers = process.env.CXX ? [process.env.CXX.split(' ')[0]] : ['g++', 'clang++', 'c++']
   const missing = []
   if (!compilers.some((name) => name.includes('/') || isOnPath(name))) {
-    missing.push(process.env.CXX ? `the compiler ${compilers[0]} named by CXX` : 'a C++20 compiler (g++)')
+    missing.push(
+      process.env.CXX ? `the compiler ${compilers[0]} named by CXX` : 'a C++20 compiler (g++)',
+    )
   }
   if (!isOnPath('cmake')) missing.push('cmake')
   if (!isOnPath('make') && !isOnPath('ninja')) missing.push('make')
@@ -51,7 +53,8 @@ export function buildNative(target) {
     return 1
   }
   const env = { ...process.env }
-  if (!env.CMAKE_CXX_COMPILER_LAUNCHER && isOnPath('ccache')) env.CMAKE_CXX_COMPILER_LAUNCHER = 'ccache'
+  if (!env.CMAKE_CXX_COMPILER_LAUNCHER && isOnPath('ccache'))
+    env.CMAKE_CXX_COMPILER_LAUNCHER = 'ccache'
   const jobs = env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
   const configured = cmakeJs(['configure', '--log-level', 'error', '--CDMAESTRALE_ADDON=ON'], env)
   if (configured !== 0) return configured
