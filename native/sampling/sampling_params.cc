@@ -23,7 +23,7 @@ void check(bool holds, const char* option, const char* range, double value) {
 void check_sampling_params(const SamplingParams& p, int32_t vocab_size) {
   check(p.temperature >= 0 && p.temperature <= 1000, "temperature", "between 0 and 1000", p.temperature);
   check(p.top_k >= 0, "topK", "0 or more", p.top_k);
-  check(p.top_p > 0 && p.top_p <= 1, "topP", "above 0 and at most 1", p.top_p);
+  check(p.top_p >= 0 && p.top_p <= 1, "topP", "between 0 and 1", p.top_p);
   check(p.min_p >= 0 && p.min_p <= 1, "minP", "between 0 and 1", p.min_p);
   check(p.typical_p > 0 && p.typical_p <= 1, "typicalP", "above 0 and at most 1", p.typical_p);
   check(p.repetition_penalty >= 0.01f && p.repetition_penalty <= 100, "repetitionPenalty",

@@ -257,7 +257,7 @@ TEST("sampling: options out of range are refused by name") {
   const float nan = std::nanf("");
   for (const float bad : {-0.1f, nan, kInf}) refuse({.temperature = bad}, "temperature");
   refuse({.top_k = -5}, "topK");
-  for (const float bad : {0.0f, 1.1f, nan}) refuse({.top_p = bad}, "topP");
+  for (const float bad : {-0.1f, 1.1f, nan}) refuse({.top_p = bad}, "topP");
   for (const float bad : {-0.1f, 1.1f, nan}) refuse({.min_p = bad}, "minP");
   for (const float bad : {0.0f, 1.1f, nan}) refuse({.typical_p = bad}, "typicalP");
   for (const float bad : {0.0f, -1.0f, nan, kInf}) refuse({.repetition_penalty = bad}, "repetitionPenalty");
