@@ -55,7 +55,7 @@ export function renderMistralV3(
     return { token }
   }
   const segments: Segment[] = [{ token: vocabulary.bosId }]
-  const lastUser = turns.findLastIndex((turn) => turn.role === 'user')
+  const lastUser = turns.map((turn) => turn.role).lastIndexOf('user')
   const names = new Map<string, string>()
 
   for (const [i, turn] of turns.entries()) {
