@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A loaded model and everything that can be asked of it. Requests go to the engine's thread; its events
 // come back once a step for all of them and find their receivers here.
-import type { ChatMessage, ToolCall } from './chat/format.js'
+import { type ChatMessage, parseToolCalls, type ToolCall } from './chat/format.js'
 import { type CallSite, callNative, captureCallSite, disposedError, fromNative } from './errors.js'
 import { Generation, type RequestHandle } from './generation.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
@@ -166,7 +166,8 @@ export class Model implements AsyncDisposable {
       generateOptions,
       site,
       (result): ChatResult => {
-        return result
+        const toolCalls = this.#callsTools(result) ? parseToolCalls(result.text) : undefined
+        return toolCalls ? { ...result, toolCalls } : result
       },
       async (send) => send(await this.tokenizer.renderChat(messages, templateOptions)),
     )
@@ -219,6 +220,12 @@ export class Model implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose()
+  }
+
+  /** Did the answer begin with the control token that announces calls? Its text cannot forge one. */
+  #callsTools({ tokens }: Result): boolean {
+    const announcement = this.tokenizer.specialTokens['[TOOL_CALLS]']
+    return announcement !== undefined && tokens[0] === announcement
   }
 
   /** `prepare` makes the prompt and passes it to `send`, at once or later. */

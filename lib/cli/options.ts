@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Command line options that several commands share, and how they become options of the library, which
+// checks their ranges itself.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { packageRoot } from '#addon'
+
+import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
+import { ProgressBar, UsageError } from './terminal.js'
+
+/** Stands for the model that ships with the package. */
+export const MINI = 'mini'
+
+export const DEFAULT_PROMPT = 'And it came to pass, when the ship had sailed,'
+
+export function modelPath(model: string | undefined): string {
+  if (model !== undefined && model !== MINI) {
+    if (!existsSync(model)) throw new UsageError(`there is no file '${model}'`)
+    return model
+  }
+  return join(packageRoot, 'models', 'mini-q4_k_m.gguf')
+}
+
+export function isMini(model: string | undefined): boolean {
+  return model === undefined || model === MINI
+}
+
+export function number(text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || Number.isNaN(value))
+    throw new InvalidArgumentError('It must be a number.')
+  return value
+}
+
+function numberOr(...words: string[]): (text: string) => number | string {
+  return (text) => (words.includes(text) ? text : number(text))
+}
+
+function collect(text: string, earlier: string[] | undefined): string[] {
+  return [...(earlier ?? []), text]
+}
+
+export type LoadFlags = Pick<
+  LoadOptions,
+  'device' | 'threads' | 'contextLength' | 'kvCacheType' | 'maxSequences' | 'maxBatchTokens'
+> & { slidingWindow?: number | 'auto' | 'none' }
+
+export function addLoadOptions(command: Command): Command {
+  return command
+    .optionsGroup('Model:')
+    .option('--device <name>', "auto, cpu, cuda or cuda:N (default: 'auto')")
+    .option('--threads <n>', 'threads that compute (default: all cores)', number)
+    .option('--context-length <n>', "longest sequence in tokens (default: the model's own)", number)
+    .option(
+      '--sliding-window <n>',
+      "keys a token sees, 'none' for full attention (default: from the file)",
+      numberOr('auto', 'none'),
+    )
+    .addOption(
+      new Option('--kv-cache-type <type>', "storage of the KV cache (default: 'f16')").choices([
+        'f16',
+        'bf16',
+        'q8_0',
+      ]),
+    )
+}
+
+export type GenerateFlags = Omit<GenerateOptions, 'signal' | 'logitBias' | 'stop'> & {
+  stop?: string[]
+}
+
+export function addGenerateOptions(command: Command): Command {
+  return command
+    .optionsGroup('Sampling:')
+    .option('-n, --max-new-tokens <n>', 'longest completion (default: 256)', number)
+    .option('-t, --temperature <x>', '0 is greedy (default: 0.8)', number)
+    .option('--top-k <n>', 'likeliest tokens kept, 0 for all (default: 40)', number)
+    .option('--top-p <x>', 'total probability kept (default: 0.95)', number)
+    .option('--min-p <x>', "fraction of the best token's probability needed (default: 0)", number)
+    .option('--repetition-penalty <x>', '1 is off (default: 1.1)', number)
+    .option('--last-n-tokens <n>', 'tokens the penalties look at, -1 for all (default: 64)', number)
+    .option('--seed <n>', 'same seed, same text (default: random)', number)
+    .option('--stop <text>', 'ends the completion; may be given several times', collect)
+}
+
+/** The options of `flags` that the user gave, among `keys`. */
+function given<T extends object, K extends keyof T>(flags: T, keys: readonly K[]): Pick<T, K> {
+  const entries = keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])
+  return Object.fromEntries(entries) as Pick<T, K>
+}
+
+export function generateOptions(flags: GenerateFlags): GenerateOptions {
+  return given(flags, [
+    'maxNewTokens',
+    'temperature',
+    'topK',
+    'topP',
+    'minP',
+    'repetitionPenalty',
+    'lastNTokens',
+    'seed',
+    'stop',
+  ])
+}
+
+/** Loads the model of the command line, with a progress bar. */
+export async function loadForCommand(model: string | undefined, flags: LoadFlags): Promise<Model> {
+  const path = modelPath(model)
+  const { slidingWindow } = flags
+  const bar = new ProgressBar('loading')
+  try {
+    return await loadModel(path, {
+      ...given(flags, [
+        'device',
+        'threads',
+        'contextLength',
+        'kvCacheType',
+        'maxSequences',
+        'maxBatchTokens',
+      ]),
+      ...(slidingWindow === undefined
+        ? {}
+        : { slidingWindow: slidingWindow === 'none' ? null : slidingWindow }),
+      ...(process.stderr.isTTY ? { onProgress: bar.update } : {}),
+    })
+  } finally {
+    bar.end()
+  }
+}
+
+/** Loads the model, runs `work` with it and disposes of it. */
+export async function withModel<T>(
+  model: string | undefined,
+  flags: LoadFlags,
+  work: (model: Model) => Promise<T>,
+): Promise<T> {
+  const loaded = await loadForCommand(model, flags)
+  try {
+    return await work(loaded)
+  } finally {
+    await loaded.dispose()
+  }
+}
