@@ -54,8 +54,7 @@ export function oneOf(words: readonly unknown[], other?: Check, otherName?: stri
       other(value, name)
       return
     }
-    const sameKind = words.some((word) => typeof word === typeof value)
-    if (sameKind && value !== null) outOfRange(name, expected, value)
+    if (typeof value === 'string') outOfRange(name, expected, value)
     wrongType(name, expected, value)
   }
 }
