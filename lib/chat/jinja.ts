@@ -11,18 +11,47 @@ import type { RenderOptions, Segment, Vocabulary } from './format.js'
 import type { ChatMessage } from './messages.js'
 
 const TIME_LIMIT_MS = 2000
-const HEAP_LIMIT_MB = 128
+const HEAP_LIMIT_MB = 512
 const MAX_TEMPLATE_CHARACTERS = 1 << 20
-const MAX_OUTPUT_CHARACTERS = 1 << 24
+const MAX_TEXT_CHARACTERS = 1 << 22
 
+// A failed allocation of one huge array would end the whole process, not only the worker. So every
+// value is held to a size as soon as it exists, and so are the counts that ranges and indentation take.
 const WORKER_SOURCE = `
 const { parentPort, workerData } = require('node:worker_threads')
 const { createRequire } = require('node:module')
-const { Template } = createRequire(workerData.base)('@huggingface/jinja')
+const { Environment, Interpreter, Template } = createRequire(workerData.base)('@huggingface/jinja')
+const MAX_STEPS = 1000000, MAX_ITEMS = 100000, MAX_COUNT = 100000
+const COUNTING = new Set(['IntegerLiteral', 'BinaryExpression', 'FilterExpression', 'CallExpression'])
+let steps = 0
+const evaluate = Interpreter.prototype.evaluate
+Interpreter.prototype.evaluate = function (node, environment) {
+  steps += 1
+  if (steps > MAX_STEPS) throw new Error('it takes more than ' + MAX_STEPS + ' steps')
+  const result = evaluate.call(this, node, environment)
+  const value = result && result.value
+  if (typeof value === 'string' && value.length > workerData.maxText)
+    throw new Error('it makes a text of ' + value.length + ' characters')
+  if (Array.isArray(value) && value.length > MAX_ITEMS)
+    throw new Error('it makes a list of ' + value.length + ' items')
+  if (typeof value === 'number' && Math.abs(value) > MAX_COUNT && COUNTING.has(node && node.type))
+    throw new Error('it counts to ' + value)
+  return result
+}
+function range(start, stop, step = 1) {
+  if (stop === undefined) { stop = start; start = 0 }
+  if (step === 0) throw new Error('the step of a range is zero')
+  const count = Math.max(0, Math.ceil((stop - start) / step))
+  if (!(count <= MAX_ITEMS)) throw new Error('it makes a list of ' + count + ' items')
+  return Array.from({ length: count }, (_, i) => start + i * step)
+}
+const set = Environment.prototype.set
+Environment.prototype.set = function (name, value) {
+  return set.call(this, name, name === 'range' ? range : value)
+}
 let reply
 try {
-  const text = new Template(workerData.template).render(workerData.values)
-  reply = text.length > workerData.maxOutput ? { tooLong: text.length } : { text }
+  reply = { text: new Template(workerData.template).render(workerData.values) }
 } catch (error) {
   reply = { error: String(error && error.message || error).slice(0, 1000) }
 }
@@ -31,7 +60,6 @@ parentPort.postMessage(reply)
 
 interface Reply {
   text?: string
-  tooLong?: number
   error?: string
 }
 
@@ -47,7 +75,7 @@ function runTemplate(template: string, values: Record<string, unknown>): Promise
         base: join(packageRoot, 'package.json'),
         template,
         values,
-        maxOutput: MAX_OUTPUT_CHARACTERS,
+        maxText: MAX_TEXT_CHARACTERS,
       },
       resourceLimits: { maxOldGenerationSizeMb: HEAP_LIMIT_MB, maxYoungGenerationSizeMb: 16 },
     })
@@ -62,8 +90,6 @@ function runTemplate(template: string, values: Record<string, unknown>): Promise
     worker.once('message', (reply: Reply) => {
       finish(() => {
         if (reply.text !== undefined) resolve(reply.text)
-        else if (reply.tooLong !== undefined)
-          reject(runaway(`wrote ${reply.tooLong} characters, more than ${MAX_OUTPUT_CHARACTERS}`))
         else
           reject(invalidRange(`The file's chat template refuses the conversation: ${reply.error}`))
       })

@@ -16,7 +16,7 @@ struct LogitBias {
 struct SamplingParams {
   float temperature = 1;         // >= 0; 0 takes the most likely token
   int32_t top_k = 0;             // >= 0; 0 is off
-  float top_p = 1;         // [0, 1]; 1 is off, 0 keeps one token
+  float top_p = 1;               // [0, 1]; 1 is off, 0 keeps one token
   float min_p = 0;               // [0, 1]; 0 is off
   float typical_p = 1;           // (0, 1]; 1 is off
   float repetition_penalty = 1;  // 0.01 to 100; 1 is off

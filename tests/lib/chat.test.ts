@@ -147,7 +147,18 @@ describe('rules of the formats', () => {
         { role: 'assistant', toolCalls: [call] },
         { role: 'tool', content: '22', toolCallId: '123456789' },
       ],
-      { ...ANSWER, tools: [{ function: { name: 'f' } }] },
+      {
+        ...ANSWER,
+        tools: [
+          {
+            function: {
+              name: 'f',
+              description: 'd',
+              parameters: { type: 'object', properties: {} },
+            },
+          },
+        ],
+      },
     )
     expect(got).toEqual(
       ids(
@@ -331,6 +342,11 @@ describe('templates that come with the file', () => {
       '{% set ns = namespace(s=[1,2,3,4]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}',
     ],
     ['long output', '{% for i in range(3000000) %}aaaaaaaaaa{% endfor %}'],
+    [
+      'replacing',
+      "{% set ns = namespace(s='aaaa') %}{% for i in range(18) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | replace('a', ns.s) }}",
+    ],
+    ['indenting', "{{ 'a' | indent(500000000, true) }}"],
   ])('it cannot run away: %s', async (_, template) => {
     let ticks = 0
     const clock = setInterval(() => {
