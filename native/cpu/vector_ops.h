@@ -11,11 +11,11 @@
 
 namespace maestrale {
 
-// 2^x. Relative error below 2^-22; 0 for x < -126.5, about 2^127 for x > 127; NaN stays NaN.
+// 2^x. Relative error below 2^-22; 0 for x < -126.5, infinity for x > 127.5; NaN stays NaN.
 template <class V>
 typename V::F exp2(typename V::F x) {
   // The operand order keeps NaN: min and max return their second operand for it.
-  x = V::max(V::set1(-127.0f), V::min(V::set1(127.0f), x));
+  x = V::max(V::set1(-127.0f), V::min(V::set1(128.0f), x));
   const auto n = V::round(x);
   const auto r = V::sub(x, V::to_float(n));
   auto p = V::set1(1.5252733804059841e-05f);  // ln(2)^k / k!, k = 7 .. 0
