@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A read-only file: mapped for its header, read with pread for its bulk data.
+// A read-only file: mapped for its header, read with pread for its bulk data. Bulk reads survive a file
+// that shrinks meanwhile; touching the mapping beyond its new end would not, so only headers, which
+// are read once right after the file is opened, go through it.
 #pragma once
 
 #include <cstddef>

@@ -14,8 +14,9 @@
 namespace maestrale {
 
 struct LoadCallbacks {
-  std::function<void(uint64_t loaded, uint64_t total)> on_progress;  // bytes of the file; from the loading thread
-  const std::atomic<bool>* cancelled = nullptr;                      // true: stop with Error{kAborted}
+  std::function<void(uint64_t loaded, uint64_t total)>
+      on_progress;                               // bytes of the file; from the loading thread
+  const std::atomic<bool>* cancelled = nullptr;  // true: stop with Error{kAborted}
 };
 
 // Checks every tensor's presence, shape and type against `config`, then repacks the weights onto
