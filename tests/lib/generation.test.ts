@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The run object: iterating and awaiting in every order, aborts in every phase, backpressure, failures.
+import { getEventListeners } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
 
@@ -210,6 +211,7 @@ describe('aborting', () => {
     const run = model.generate('x', { signal: controller.signal })
     speak()
     await run
+    expect(getEventListeners(controller.signal, 'abort')).toEqual([])
     controller.abort()
     expect(engine.called('cancel')).toEqual([])
   })
@@ -253,11 +255,13 @@ describe('backpressure', () => {
 
 describe('failures', () => {
   test('an error event rejects with code and the caller as stack', async () => {
-    const run = model.generate('x')
+    const run = (function whoCalledGenerate() {
+      return model.generate('x')
+    })()
     engine.emit({ id: 1, error: { code: 'ERR_OUT_OF_MEMORY', message: 'no pages left' } })
     const error = await failure(run)
     expect(error).toMatchObject({ name: 'MaestraleError', code: 'ERR_OUT_OF_MEMORY' })
-    expect(error.stack).toContain('generation.test.ts')
+    expect(error.stack).toContain('at whoCalledGenerate')
     expect(error.stack).toMatch(/^MaestraleError: no pages left\n/)
     await expect(collect(run)).rejects.toBe(error)
   })

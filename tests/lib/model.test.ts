@@ -146,7 +146,9 @@ describe('logits and score', () => {
 
   test('a failure has the stack of the call', async () => {
     const model = await load()
-    const logits = model.logits([1])
+    const logits = (function whoCalledLogits() {
+      return model.logits([1])
+    })()
     engine.emit({
       id: 1,
       error: { code: 'ERR_CONTEXT_LENGTH', message: '101 tokens, but 100 fit' },
@@ -156,7 +158,7 @@ describe('logits and score', () => {
       (reason) => reason,
     )
     expect(error).toMatchObject({ code: 'ERR_CONTEXT_LENGTH' })
-    expect(error.stack).toContain('model.test.ts')
+    expect(error.stack).toContain('at whoCalledLogits')
   })
 })
 

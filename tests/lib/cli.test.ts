@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line as a user meets it: help, wrong use (exit status 2), failures (1) in one sentence,
+// never a stack trace. Runs dist/, which `npm run build` makes.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+import manifest from '../../package.json' with { type: 'json' }
+
+const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
+
+function maestrale(...args: string[]) {
+  return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
+}
+
+describe('help', () => {
+  test('lists the commands and goes to standard output', () => {
+    const { status, stdout, stderr } = maestrale('--help')
+    expect([status, stderr]).toEqual([0, ''])
+    for (const command of ['run', 'chat', 'inspect', 'bench']) expect(stdout).toContain(command)
+  })
+
+  test.each(['run', 'chat', 'inspect', 'bench'])('of %s has examples', (command) => {
+    const { status, stdout, stderr } = maestrale(command, '--help')
+    expect([status, stderr]).toEqual([0, ''])
+    expect(stdout).toContain('Examples:\n')
+    expect(stdout).toContain(`maestrale ${command}`)
+  })
+
+  test('--version', () => {
+    expect(maestrale('--version').stdout).toBe(`${manifest.version}\n`)
+  })
+})
+
+describe('wrong use ends with 2', () => {
+  test.each([
+    [['nonsense'], "unknown command 'nonsense'"],
+    [['run', '--nonsense'], "unknown option '--nonsense'"],
+    [['run', '-n', 'many'], "argument 'many' is invalid. It must be a number."],
+    [
+      ['run', '--kv-cache-type', 'f32'],
+      "argument 'f32' is invalid. Allowed choices are f16, bf16, q8_0.",
+    ],
+    [['run', 'no-such-file.gguf', 'text'], "there is no file 'no-such-file.gguf'"],
+    [['inspect', 'no-such-file.gguf'], "there is no file 'no-such-file.gguf'"],
+    [['run', main], "give a prompt to continue, or '-' to read it from standard input"],
+    [['bench', '--gen', '0'], '--gen must be an integer of at least 1; received 0'],
+    [['bench', '--repeats', '1.5'], '--repeats must be an integer of at least 1; received 1.5'],
+  ])('%j', (args, message) => {
+    const { status, stdout, stderr } = maestrale(...args)
+    expect(stderr).toContain(`${message}\n`)
+    expect([status, stdout]).toEqual([2, ''])
+    expect(stderr).toMatch(/^maestrale: /)
+    expect(stderr).not.toContain('    at ')
+  })
+})
+
+test('no colours when nobody looks at a terminal', () => {
+  expect(maestrale('run', 'no-such-file.gguf', 'text').stderr).not.toContain('\x1b')
+})
