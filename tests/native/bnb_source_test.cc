@@ -3,16 +3,13 @@
 // tensors they belong to.
 #include "model/bnb_source.h"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 
 #include "base/error.h"
 #include "check.h"
 #include "quant/dequantize.h"
+#include "temp_dir.h"
 #include "vectors.h"
 
 using namespace maestrale;
@@ -31,32 +28,24 @@ struct Checkpoint {
 
 using Tensors = std::map<std::string, test::VectorTensor>;
 
-// The tensors of one matrix as a checkpoint of its own, which lives in a temporary file.
-class TemporaryCheckpoint {
- public:
-  explicit TemporaryCheckpoint(const Tensors& tensors) {
-    std::string header = "{", data;
-    for (const auto& [name, tensor] : tensors) {
-      header += (header.size() > 1 ? ",\"" : "\"") + name + R"(":{"dtype":")" + tensor.dtype +
-                R"(","shape":[)" + std::to_string(tensor.bytes.size() / (tensor.dtype == "F32" ? 4 : 1)) +
-                R"(],"data_offsets":[)" + std::to_string(data.size()) + "," +
-                std::to_string(data.size() + tensor.bytes.size()) + "]}";
-      data.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
-    }
-    header += "}";
-    path_ = (std::filesystem::temp_directory_path() / "maestrale-test-XXXXXX").string();
-    const int fd = mkstemp(path_.data());
-    if (fd < 0) throw std::runtime_error("mkstemp failed");
-    close(fd);
-    const uint64_t size = header.size();
-    std::ofstream(path_, std::ios::binary).write(reinterpret_cast<const char*>(&size), 8) << header << data;
+// The tensors of one matrix as the bytes of a checkpoint of its own.
+std::vector<std::byte> checkpoint_bytes(const Tensors& tensors) {
+  std::string header = "{", data;
+  for (const auto& [name, tensor] : tensors) {
+    header += (header.size() > 1 ? ",\"" : "\"") + name + R"(":{"dtype":")" + tensor.dtype +
+              R"(","shape":[)" + std::to_string(tensor.bytes.size() / (tensor.dtype == "F32" ? 4 : 1)) +
+              R"(],"data_offsets":[)" + std::to_string(data.size()) + "," +
+              std::to_string(data.size() + tensor.bytes.size()) + "]}";
+    data.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
   }
-  ~TemporaryCheckpoint() { unlink(path_.c_str()); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
+  header += "}";
+  const uint64_t size = header.size();
+  std::vector<std::byte> bytes(8 + header.size() + data.size());
+  std::memcpy(bytes.data(), &size, 8);
+  std::memcpy(bytes.data() + 8, header.data(), header.size());
+  std::memcpy(bytes.data() + 8 + header.size(), data.data(), data.size());
+  return bytes;
+}
 
 constexpr const char* kNested = "hd128-nf4-double.self_attn.k_proj";
 const std::string kState = std::string(kNested) + ".quant_state.bitsandbytes__nf4";
@@ -84,8 +73,9 @@ std::string state_with(const std::string& part, const std::string& replacement) 
 }
 
 void check_refused(const Tensors& tensors, ErrorCode code = ErrorCode::kModelFormat) {
-  const TemporaryCheckpoint temporary(tensors);
-  CHECK_THROWS(Checkpoint(temporary.path()).read(kNested), code);
+  const test::TempDir directory;
+  const Checkpoint checkpoint(directory.write("m.safetensors", checkpoint_bytes(tensors)));
+  CHECK_THROWS(checkpoint.read(kNested), code);
 }
 
 }  // namespace
@@ -115,8 +105,8 @@ TEST("bnb_source: a 16-bit matrix comes back in its own dtype") {
     std::string state = state_with("0.25", "0.22634124755859375");
     state.replace(state.find("float32"), 7, dtype);
     tensors[kState] = text_tensor(state);
-    const TemporaryCheckpoint temporary(tensors);
-    const Checkpoint checkpoint(temporary.path());
+    const test::TempDir directory;
+    const Checkpoint checkpoint(directory.write("m.safetensors", checkpoint_bytes(tensors)));
     const FourBitSource source(checkpoint.file, checkpoint.read(kNested));
     CHECK(source.type == type);
     std::vector<std::byte> row(row_bytes(type, 256));
@@ -161,8 +151,9 @@ TEST("bnb_source: states that do not fit their tensors") {
   }
   Tensors sound = nested_tensors();
   sound[kState] = text_tensor(state_with("0.25", "0.25"));
-  const TemporaryCheckpoint temporary(sound);
-  CHECK_EQ(Checkpoint(temporary.path()).read(kNested).absmax.size(), 1024u);
+  const test::TempDir directory;
+  const Checkpoint checkpoint(directory.write("m.safetensors", checkpoint_bytes(sound)));
+  CHECK_EQ(checkpoint.read(kNested).absmax.size(), 1024u);
 
   Tensors crossing = nested_tensors();
   crossing[kState] = text_tensor(state_with("[256, 256]", "[2048, 32]"));
