@@ -11,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -64,8 +65,9 @@ class Engine {
   void stop();
 
   EngineStats stats() const;
-  const Model& model() const { return *model_; }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  std::string device() const { return std::string(model_->backend().device()); }
+  std::string isa() const { return std::string(model_->backend().isa()); }
+  int32_t threads() const { return model_->backend().threads(); }
   const EngineConfig& config() const { return config_; }
 
  private:

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "addon/load.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "addon/background.h"
+#include "addon/convert.h"
+#include "addon/inspect_file.h"
+#include "addon/model_wrap.h"
+#include "addon/tokenizer_wrap.h"
+#include "engine/open.h"
+
+namespace maestrale {
+namespace {
+
+class LoadModelJob final : public Job {
+ public:
+  LoadModelJob(Napi::Env env, OpenOptions options, const Napi::Value& on_progress,
+               const Napi::Function& on_events)
+      : options_(std::move(options)) {
+    loaded_.channel = std::make_shared<EventChannel>(env);
+    loaded_.on_events = Napi::Persistent(on_events);
+    if (on_progress.IsFunction()) on_progress_ = Napi::Persistent(on_progress.As<Napi::Function>());
+  }
+
+  void work() override {
+    LoadCallbacks callbacks;
+    callbacks.cancelled = &cancelled;
+    callbacks.on_progress = [this](uint64_t done, uint64_t total) {
+      done_ = done;
+      total_ = total;
+      report();
+    };
+    const std::shared_ptr<EventChannel> channel = loaded_.channel;
+    loaded_.opened = open_model(options_, callbacks,
+                                [channel](std::vector<Event>&& events) { channel->post(std::move(events)); });
+    if (cancelled) throw Error(ErrorCode::kAborted, "loading the model was aborted");
+  }
+
+  void progress(Napi::Env env) override {
+    if (!on_progress_.IsEmpty())
+      on_progress_.Call({Napi::Number::New(env, double(done_)), Napi::Number::New(env, double(total_))});
+  }
+
+  Napi::Value result(Napi::Env env) override { return ModelWrap::create(env, std::move(loaded_)); }
+
+ private:
+  const OpenOptions options_;
+  Napi::FunctionReference on_progress_;
+  std::atomic<uint64_t> done_{0}, total_{0};
+  LoadedModel loaded_;
+};
+
+class LoadTokenizerJob final : public Job {
+ public:
+  explicit LoadTokenizerJob(std::string path) : path_(std::move(path)) {}
+  void work() override { tokenizer_ = open_tokenizer(path_); }
+  Napi::Value result(Napi::Env env) override { return new_tokenizer(env, tokenizer_); }
+
+ private:
+  const std::string path_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+class InspectJob final : public Job {
+ public:
+  explicit InspectJob(std::string path) : path_(std::move(path)) {}
+  void work() override { inspection_ = std::make_unique<FileInspection>(path_); }
+  Napi::Value result(Napi::Env env) override { return inspection_->to_js(env); }
+
+ private:
+  const std::string path_;
+  std::unique_ptr<FileInspection> inspection_;
+};
+
+Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
+  return env.GetInstanceData<Background>()->start(env, std::move(job));
+}
+
+}  // namespace
+
+Napi::Value load_model(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const auto job = std::make_shared<LoadModelJob>(env, to_open_options(info[0].As<Napi::Object>()), info[1],
+                                                    info[2].As<Napi::Function>());
+    const Napi::Object loading = Napi::Object::New(env);
+    loading.Set("promise", start(env, job));
+    const std::weak_ptr<LoadModelJob> weak = job;
+    loading.Set("cancel", Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
+                  if (const auto running = weak.lock()) running->cancelled = true;
+                }));
+    return loading;
+  });
+}
+
+Napi::Value load_tokenizer(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return start(info.Env(), std::make_shared<LoadTokenizerJob>(info[0].ToString().Utf8Value()));
+  });
+}
+
+Napi::Value inspect(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return start(info.Env(), std::make_shared<InspectJob>(info[0].ToString().Utf8Value()));
+  });
+}
+
+}  // namespace maestrale

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// loadModel, loadTokenizer and inspect: what opens a file, on threads of its own.
+#pragma once
+
+#include <napi.h>
+
+namespace maestrale {
+
+Napi::Value load_model(const Napi::CallbackInfo& info);      // (options, onProgress, onEvents)
+Napi::Value load_tokenizer(const Napi::CallbackInfo& info);  // (path)
+Napi::Value inspect(const Napi::CallbackInfo& info);         // (path)
+
+}  // namespace maestrale
