@@ -55,8 +55,8 @@ function heading(text: string): string[] {
   return ['', styled('bold', text)]
 }
 
-function describeModel({ config, tensors }: NativeInspection): string[] {
-  if (!config) return ['', 'The file holds no model, only a vocabulary.']
+function describeModel({ config, configError, tensors }: NativeInspection): string[] {
+  if (!config) return ['', configError ?? 'The file holds no model, only a vocabulary.']
   const weights = tensors.reduce((sum, tensor) => sum + product(tensor.shape), 0)
   const window = config.slidingWindow
     ? `${config.slidingWindow} keys (${config.slidingWindowSource})`
@@ -104,10 +104,11 @@ function describeTensors({ tensors }: NativeInspection, flags: InspectFlags): st
 }
 
 /** One line for a value of any length; control characters do not reach the terminal. */
-function preview(value: unknown): string {
-  const text = Array.isArray(value)
-    ? `${value.length} values: ${JSON.stringify(value.slice(0, 4)).slice(1, -1)}`
-    : JSON.stringify(value)
+function preview(value: NativeInspection['metadata'][number]['value']): string {
+  const text =
+    typeof value === 'object'
+      ? `${value.length} values: ${JSON.stringify(value.first).slice(1, -1)}`
+      : JSON.stringify(value)
   return text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}...` : text
 }
 

@@ -157,11 +157,16 @@ export interface NativeModel extends NativeTokenizer {
   dispose(): Promise<void>
 }
 
+type Scalar = string | number | boolean
+
 export interface NativeInspection {
   version: number
   fileSize: number
-  metadata: { key: string; type: string; value: unknown }[]
+  /** Arrays arrive as their length and first elements; vocabularies are long. */
+  metadata: { key: string; type: string; value: Scalar | { length: number; first: Scalar[] } }[]
   tensors: { name: string; type: string; shape: number[]; offset: number; bytes: number }[]
+  /** Why there is no config, in a file whose hyperparameters are wrong. */
+  configError?: string
   /** Absent when the file holds a vocabulary only. */
   config?: {
     name: string

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// The public API and the command line on the model that ships with the package, through the real addon.
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+import { type GenerateOptions, loadModel, loadTokenizer, type Model } from '../../lib/index.js'
+
+const path = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
+const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
+const prompt = 'And it came to pass, when the ship had sailed,'
+
+let model: Model
+
+beforeAll(async () => {
+  model = await loadModel(path)
+})
+afterAll(() => model.dispose())
+
+function maestrale(...args: string[]): string {
+  return execFileSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
+}
+
+describe('generate', () => {
+  test('the stream is the result, piece by piece', async () => {
+    const run = model.generate(prompt, { maxNewTokens: 48, seed: 3 })
+    let text = ''
+    const tokens: number[] = []
+    for await (const chunk of run) {
+      text += chunk.text
+      tokens.push(...chunk.tokens)
+    }
+    const result = await run
+    expect(result.text).toBe(text)
+    expect([...result.tokens]).toEqual(tokens)
+    expect(result.usage).toMatchObject({ completionTokens: tokens.length })
+    expect(result.usage.promptTokens).toBe(model.tokenizer.encode(prompt).length)
+    expect(result.seed).toBe(3)
+  })
+
+  test('a text and its tokens are the same prompt', async () => {
+    const options: GenerateOptions = { maxNewTokens: 24, seed: 1 }
+    const [one, two] = await Promise.all([
+      model.generate(prompt, options),
+      model.generate(model.tokenizer.encode(prompt), options),
+    ])
+    expect(one.text).toBe(two.text)
+    expect(one.text).not.toBe('')
+  })
+
+  test('the same seed gives the same text among other requests', async () => {
+    const options: GenerateOptions = { maxNewTokens: 40, seed: 42 }
+    const alone = await model.generate(prompt, options)
+    const [again, other] = await Promise.all([
+      model.generate(prompt, options),
+      model.generate(prompt, { ...options, seed: 43 }),
+      ...Array.from({ length: 6 }, () => model.generate('The king', { maxNewTokens: 30 })),
+    ])
+    expect(again.text).toBe(alone.text)
+    expect(other?.text).not.toBe(alone.text)
+  })
+
+  test('an abort keeps the partial text', async () => {
+    const controller = new AbortController()
+    const run = model.generate(prompt, {
+      maxNewTokens: 100_000,
+      logitBias: { [model.tokenizer.eosId]: -Infinity },
+      signal: controller.signal,
+    })
+    let chunks = 0
+    for await (const _ of run) if (++chunks === 10) controller.abort()
+    const result = await run
+    expect(result.finishReason).toBe('abort')
+    expect(result.tokens.length).toBeGreaterThanOrEqual(9)
+    expect(model.stats().running).toBe(0)
+  })
+
+  test('break frees the sequence', async () => {
+    const run = model.generate(prompt, { maxNewTokens: 100_000 })
+    for await (const _ of run) break
+    expect((await run).finishReason).toMatch(/abort|stop/)
+    expect(model.stats().running).toBe(0)
+  })
+
+  test('a consumer that sleeps stalls neither itself for good nor others', async () => {
+    const options: GenerateOptions = {
+      maxNewTokens: 400,
+      temperature: 0,
+      logitBias: { [model.tokenizer.eosId]: -Infinity },
+    }
+    const slow = model.generate(prompt, options)
+    const stream = slow[Symbol.asyncIterator]()
+    await stream.next()
+    const { text } = await model.generate(prompt, options)
+    await sleep(50)
+    let [received, chunk] = ['', await stream.next()]
+    while (!chunk.done) {
+      received += chunk.value.text
+      chunk = await stream.next()
+    }
+    expect((await slow).text).toBe(text)
+    expect(text.endsWith(received)).toBe(true)
+  })
+
+  test('a stop string ends the text before it', async () => {
+    const greedy: GenerateOptions = { maxNewTokens: 30, temperature: 0, repetitionPenalty: 1 }
+    const { text } = await model.generate(prompt, greedy)
+    const stop = text.slice(8, 14)
+    const stopped = await model.generate(prompt, { ...greedy, stop })
+    expect(stopped.text).toBe(text.slice(0, text.indexOf(stop)))
+    expect(stopped.finishReason).toBe('stop')
+  })
+
+  test('a prompt that is too long is refused with the numbers', async () => {
+    await using small = await loadModel(path, { contextLength: 8 })
+    await expect(small.generate(prompt)).rejects.toMatchObject({ code: 'ERR_CONTEXT_LENGTH' })
+  })
+})
+
+test('chat translates', async () => {
+  const { text } = await model.chat(
+    [{ role: 'user', content: 'Translate to French: good morning' }],
+    { temperature: 0, repetitionPenalty: 1 },
+  )
+  expect(text).toMatch(/\p{L}+/u)
+})
+
+test('logits and score agree', async () => {
+  const tokens = model.tokenizer.encode(prompt)
+  const { vocabSize } = model.info
+  const logits = await model.logits(tokens)
+  expect(logits).toHaveLength(tokens.length * vocabSize)
+  const { logprobs, perplexity } = await model.score(tokens)
+  expect(logprobs).toHaveLength(tokens.length - 1)
+  logprobs.forEach((logprob, i) => {
+    const row = logits.subarray(i * vocabSize, (i + 1) * vocabSize)
+    const max = row.reduce((best, x) => Math.max(best, x), -Infinity)
+    const sum = row.reduce((total, x) => total + Math.exp(x - max), 0)
+    const expected = (row[tokens[i + 1] ?? 0] ?? Number.NaN) - max - Math.log(sum)
+    expect(logprob).toBeCloseTo(expected, 3)
+  })
+  expect(perplexity).toBeGreaterThan(1)
+})
+
+test('the tokenizer alone gives the same ids, and its stream never splits a character', async () => {
+  const tokenizer = await loadTokenizer(path)
+  const text = 'caf\u00e9 \u{1f600} \u6f22'
+  const tokens = tokenizer.encode(text)
+  expect(tokens).toEqual(model.tokenizer.encode(text))
+  const decoder = tokenizer.streamDecoder()
+  const pieces = [...tokens].map((token) => decoder.push(token))
+  expect(pieces.join('') + decoder.end()).toBe(text)
+  expect(pieces.join('')).not.toContain('\ufffd')
+})
+
+describe('dispose', () => {
+  test('during a run', async () => {
+    const doomed = await loadModel(path)
+    const run = doomed.generate(prompt, { maxNewTokens: 100_000 })
+    const ended = run.then(
+      (result) => result.finishReason,
+      (error: unknown) => (error as { code: string }).code,
+    )
+    await doomed.dispose()
+    expect(['ERR_DISPOSED', 'abort', 'stop']).toContain(await ended)
+    await expect(doomed.generate(prompt)).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+  })
+})
+
+test('CommonJS', async () => {
+  const { loadModel } = createRequire(import.meta.url)('../../dist/cjs/index.js')
+  const required: Model = await loadModel(path)
+  expect((await required.generate(prompt, { maxNewTokens: 4 })).tokens.length).toBeGreaterThan(0)
+  await required.dispose()
+})
+
+describe('command line', () => {
+  test('run streams the text and says how fast', () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, 'run', '-n', '8'], {
+      encoding: 'utf8',
+    })
+    expect(status).toBe(0)
+    expect(stdout.startsWith(prompt)).toBe(true)
+    expect(stderr).toMatch(/^\d+ tokens at [\d.]+ tokens\/s, the first one after \d+ ms \(.*\)\n$/)
+  })
+
+  test('run --json', () => {
+    const report = JSON.parse(maestrale('run', 'mini', prompt, '--json', '-n', '4', '--seed', '5'))
+    expect(report).toMatchObject({
+      finishReason: 'length',
+      seed: 5,
+      usage: { completionTokens: 4 },
+    })
+  })
+
+  test('inspect --json', () => {
+    const report = JSON.parse(maestrale('inspect', '--json'))
+    expect(report.config).toMatchObject({ slidingWindow: 256, slidingWindowSource: 'metadata' })
+    expect(report.tensors.length).toBeGreaterThan(0)
+  })
+
+  test('bench --json has the documented keys', () => {
+    const report = JSON.parse(
+      maestrale('bench', '--json', '--prompt', '32', '--gen', '8', '--concurrency', '2'),
+    )
+    expect(Object.keys(report)).toEqual([
+      'model',
+      'device',
+      'isa',
+      'threads',
+      'loadMs',
+      'prompt',
+      'gen',
+      'concurrency',
+      'prefillTokensPerSecond',
+      'decodeTokensPerSecond',
+      'totalTokensPerSecond',
+      'ttftMs',
+      'itlMs',
+      'peakRssBytes',
+      'eventLoopDelayMs',
+      'repeats',
+    ])
+    expect(report.decodeTokensPerSecond).toBeGreaterThan(0)
+  })
+
+  test('chat answers the lines of a pipe and keeps the conversation', () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, 'chat', '-t', '0'], {
+      encoding: 'utf8',
+      input: 'Translate to French: the dog\n/reset\nTranslate to French: the cat\n',
+    })
+    expect([status, stderr]).toEqual([0, ''])
+    expect(stdout.trim().split('\n').length).toBeGreaterThanOrEqual(2)
+  })
+
+  test('a reader that leaves ends it quietly', async () => {
+    const child = spawn(process.execPath, [main, 'run', '-n', '2000'], { stdio: 'pipe' })
+    let errors = ''
+    child.stderr.on('data', (data) => {
+      errors += data
+    })
+    child.stdout.once('data', () => child.stdout.destroy())
+    expect(await once(child, 'exit')).toEqual([0, null])
+    expect(errors).not.toContain('    at ')
+  })
+
+  test('a file that is no model is one sentence and 1', () => {
+    const { status, stderr } = spawnSync(process.execPath, [main, 'inspect', main], {
+      encoding: 'utf8',
+    })
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/^maestrale: [^\n]+\n$/)
+  })
+})
