@@ -22,14 +22,56 @@ namespace {
 // Sub-blocks of smaller weights become zero: binary16 could not hold their scale.
 constexpr float kNegligible = 1e-15f;
 
-// The sum of term(0..N-1) in eight lanes: a fixed order that compilers turn into vector code.
-template <int N, class Term>
-float sum(const Term& term) {
-  float lanes[8] = {};
-  for (int i = 0; i < N; i += 8)
-    for (int lane = 0; lane < 8; ++lane) lanes[lane] += term(i + lane);
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
+// N values, four to a vector of the compiler's own: elementwise arithmetic and a sum of fixed order. Trial
+// scales make up nearly all of the work, and plain loops over floats run at half the speed or less.
+using Float4 [[gnu::vector_size(16)]] = float;
+
+template <int N>
+struct Values {
+  Float4 v[N / 4];
+
+  static Values load(const float* x) {
+    Values values;
+    std::memcpy(values.v, x, sizeof(values.v));
+    return values;
+  }
+
+  template <class Function>
+  static Values each(const Function& function) {
+    Values values;
+    for (int k = 0; k < N / 4; ++k) values.v[k] = function(k);
+    return values;
+  }
+
+  friend Values operator+(const Values& a, float b) {
+    return each([&](int k) { return a.v[k] + b; });
+  }
+  friend Values operator-(const Values& a, const Values& b) {
+    return each([&](int k) { return a.v[k] - b.v[k]; });
+  }
+  friend Values operator*(const Values& a, const Values& b) {
+    return each([&](int k) { return a.v[k] * b.v[k]; });
+  }
+  friend Values operator*(float a, const Values& b) {
+    return each([&](int k) { return a * b.v[k]; });
+  }
+  friend Values abs(const Values& a) {
+    return each([&](int k) { return a.v[k] < 0 ? -a.v[k] : a.v[k]; });
+  }
+  // round_clamped() of quantize_block.h for every element.
+  friend Values round_clamped(const Values& a, float low, float high) {
+    return each([&](int k) {
+      const Float4 x = a.v[k], lows = Float4{} + low, highs = Float4{} + high;
+      const Float4 raised = x < lows ? lows : x;
+      return ((raised > highs ? highs : raised) + 0x1.8p23f) - 0x1.8p23f;
+    });
+  }
+  friend float sum(const Values& a) {
+    Float4 total = a.v[0];
+    for (int k = 1; k < N / 4; ++k) total += a.v[k];
+    return (total[0] + total[2]) + (total[1] + total[3]);
+  }
+};
 
 // How one of the types with minima fits its sub-blocks: codes 0 .. top, trial scales
 // (top + first + step * t) / (max - min) for t = 0 .. steps.
@@ -51,33 +93,28 @@ struct ScaleMin {
 };
 
 template <int N>
-ScaleMin fit_scale_min(const float* x, const MinFit& fit) {
-  float weight[N], codes[N];
-  const float rms = fit.rms_weight ? std::sqrt(sum<N>([&](int i) { return x[i] * x[i]; }) / N) : 0.0f;
-  for (int i = 0; i < N; ++i) weight[i] = rms + std::fabs(x[i]);
-  const float max = *std::max_element(x, x + N);
-  float low = std::min(*std::min_element(x, x + N), 0.0f);  // the value of code 0
+ScaleMin fit_scale_min(const float* in, const MinFit& fit) {
+  const Values<N> x = Values<N>::load(in);
+  const float max = *std::max_element(in, in + N);
+  float low = std::min(*std::min_element(in, in + N), 0.0f);  // the value of code 0
   if (max - low < kNegligible) return {0.0f, -low};
+  const Values<N> weight = abs(x) + (fit.rms_weight ? std::sqrt(sum(x * x) / N) : 0.0f),
+                  weighted_x = weight * x;
+  const float sum_w = sum(weight), sum_wx = sum(weighted_x);
 
-  const auto choose_codes = [&](float inverse) {
-    for (int i = 0; i < N; ++i) codes[i] = round_clamped(inverse * (x[i] - low), 0.0f, fit.top);
+  const auto error_of = [&](const Values<N>& codes, float scale, float offset) {
+    const Values<N> deviation = (scale * codes + offset) - x;
+    return sum(weight * (fit.absolute_error ? abs(deviation) : deviation * deviation));
   };
-  const auto error_of = [&](float scale, float offset) {
-    const auto deviation = [&](int i) { return scale * codes[i] + offset - x[i]; };
-    return fit.absolute_error ? sum<N>([&](int i) { return weight[i] * std::fabs(deviation(i)); })
-                              : sum<N>([&](int i) { return weight[i] * (deviation(i) * deviation(i)); });
-  };
-
   float best_scale = (max - low) / fit.top;
-  choose_codes(fit.top / (max - low));
-  float best_error = error_of(best_scale, low);
-  const float sum_w = sum<N>([&](int i) { return weight[i]; });
-  const float sum_wx = sum<N>([&](int i) { return weight[i] * x[i]; });
+  float best_error =
+      error_of(round_clamped(fit.top / (max - low) * (x + -low), 0.0f, fit.top), best_scale, low);
   for (int t = 0; t <= fit.steps; ++t) {
-    choose_codes((fit.top + fit.first + fit.step * float(t)) / (max - low));
-    const float sum_wq = sum<N>([&](int i) { return weight[i] * codes[i]; });
-    const float sum_wqq = sum<N>([&](int i) { return weight[i] * codes[i] * codes[i]; });
-    const float sum_wqx = sum<N>([&](int i) { return weight[i] * codes[i] * x[i]; });
+    const float inverse = (fit.top + fit.first + fit.step * float(t)) / (max - low);
+    const Values<N> codes = round_clamped(inverse * (x + -low), 0.0f, fit.top),
+                    weighted_codes = weight * codes;
+    const float sum_wq = sum(weighted_codes), sum_wqq = sum(weighted_codes * codes);
+    const float sum_wqx = sum(weighted_x * codes);
     const float determinant = sum_w * sum_wqq - sum_wq * sum_wq;
     if (!(determinant > 0)) continue;
     float scale = (sum_w * sum_wqx - sum_wx * sum_wq) / determinant;
@@ -86,7 +123,7 @@ ScaleMin fit_scale_min(const float* x, const MinFit& fit) {
       offset = 0;
       scale = sum_wqx / sum_wqq;
     }
-    const float error = error_of(scale, offset);
+    const float error = error_of(codes, scale, offset);
     if (error < best_error) {
       best_error = error;
       best_scale = scale;
@@ -114,18 +151,15 @@ template <class Block>
 bool refit(const float* in, Block& block, const uint8_t* codes, const uint8_t* scales, const uint8_t* mins) {
   double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0;  // sums over w ~ d * a - dmin * b
   for (int s = 0; s < Block::kItems / Block::kSubItems; ++s) {
-    const uint8_t* q = codes + Block::kSubItems * s;
-    const float* x = in + Block::kSubItems * s;
     const double scale = scales[s], min = mins[s];
-    const float sum_q = sum<Block::kSubItems>([&](int i) { return float(q[i]); });
-    const float sum_qq = sum<Block::kSubItems>([&](int i) { return float(q[i]) * float(q[i]); });
-    const float sum_qx = sum<Block::kSubItems>([&](int i) { return float(q[i]) * x[i]; });
-    const float sum_x = sum<Block::kSubItems>([&](int i) { return x[i]; });
-    aa += scale * scale * sum_qq;
-    ab += scale * min * sum_q;
-    bb += min * min * Block::kSubItems;
-    ax += scale * sum_qx;
-    bx += min * sum_x;
+    for (int i = Block::kSubItems * s; i < Block::kSubItems * (s + 1); ++i) {
+      const double a = scale * codes[i];
+      aa += a * a;
+      ab += a * min;
+      bb += min * min;
+      ax += a * double(in[i]);
+      bx += min * double(in[i]);
+    }
   }
   const double determinant = aa * bb - ab * ab;
   if (!(determinant > 1e-3 * aa * bb)) return false;  // a and b nearly parallel: rounding would decide
@@ -183,12 +217,10 @@ void choose_offset_codes(const float* in, const Block& block, uint8_t* codes, co
 template <class Block>
 bool refit(const float* in, Block& block, const uint8_t* codes, const int8_t* scales) {
   double aa = 0, ax = 0;
-  for (int s = 0; s < Block::kItems / Block::kSubItems; ++s) {
-    const uint8_t* q = codes + Block::kSubItems * s;
-    const float* x = in + Block::kSubItems * s;
-    const auto code = [&](int i) { return float(q[i] - Block::kOffset); };
-    aa += double(scales[s] * scales[s]) * sum<Block::kSubItems>([&](int i) { return code(i) * code(i); });
-    ax += double(scales[s]) * sum<Block::kSubItems>([&](int i) { return code(i) * x[i]; });
+  for (int e = 0; e < Block::kItems; ++e) {
+    const double a = scales[e / Block::kSubItems] * (codes[e] - Block::kOffset);
+    aa += a * a;
+    ax += a * double(in[e]);
   }
   if (!(aa > 0)) return false;
   block.d = f32_to_f16(float(ax / aa));
@@ -198,16 +230,14 @@ bool refit(const float* in, Block& block, const uint8_t* codes, const int8_t* sc
 // The scale of a sub-block of 16 with codes `lowest` .. -lowest - 1 and weights w^2. The trial scales give
 // the extreme weight the lowest code, or 0.1 * t more or less for t up to `trials`; with trials, also the
 // highest.
-float fit_scale(const float* x, float lowest, int trials) {
-  const float extreme = extreme_of<16>(x);
+float fit_scale(const float* in, float lowest, int trials) {
+  const float extreme = extreme_of<16>(in);
   if (std::fabs(extreme) < kNegligible) return 0;
+  const Values<16> x = Values<16>::load(in), weight = x * x, weighted_x = weight * x;
   float best_wqx = 0, best_wqq = 1;  // the fit removes wqx^2 / wqq of the squared error
   const auto consider = [&](float code_of_extreme) {
-    float codes[16];
-    for (int i = 0; i < 16; ++i)
-      codes[i] = round_clamped(code_of_extreme / extreme * x[i], lowest, -lowest - 1);
-    const float wqx = sum<16>([&](int i) { return x[i] * x[i] * x[i] * codes[i]; });
-    const float wqq = sum<16>([&](int i) { return x[i] * x[i] * codes[i] * codes[i]; });
+    const Values<16> codes = round_clamped(code_of_extreme / extreme * x, lowest, -lowest - 1);
+    const float wqx = sum(weighted_x * codes), wqq = sum(weight * codes * codes);
     if (wqx * wqx * best_wqq > best_wqx * best_wqx * wqq) {
       best_wqx = wqx;
       best_wqq = wqq;
