@@ -24,21 +24,19 @@ std::vector<int32_t> Scheduler::plan(std::span<const Candidate> candidates) {
   if (prompts > 0) for_prompts = budget_ > 1 ? std::min(kLeastPrefill, budget_ / 2) : int32_t(steps_ & 1);
   int32_t left = generating > 0 ? budget_ - for_prompts : budget_;
   int32_t used = 0;
-  const size_t start = start_ % n;
-  size_t last_served = start;
-  for (size_t i = 0; i < n && left > 0; ++i) {
+  for (size_t i = 0, start = next_generating_ % n; i < n && left > 0; ++i) {
     const size_t at = (start + i) % n;
     if (candidates[at].paused || !candidates[at].generating) continue;
     rows[at] = 1;
     ++used;
     --left;
-    last_served = at;
+    next_generating_ = at + 1;
   }
 
   left = std::min(budget_ - used, prefill_limit(generating));
   for (bool any = true; any && left > 0;) {
     any = false;
-    for (size_t i = 0; i < n && left > 0; ++i) {
+    for (size_t i = 0, start = next_prompt_ % n; i < n && left > 0; ++i) {
       const size_t at = (start + i) % n;
       const Candidate& candidate = candidates[at];
       if (candidate.paused || candidate.generating) continue;
@@ -46,11 +44,11 @@ std::vector<int32_t> Scheduler::plan(std::span<const Candidate> candidates) {
       const int32_t more = int32_t(std::min<int64_t>({missing, kQuantum, left}));
       rows[at] += more;
       left -= more;
-      any = any || more > 0;
+      if (more == 0) continue;
+      any = true;
+      next_prompt_ = at + 1;
     }
   }
-  // With everybody served the start moves by one; otherwise the next step begins behind the last one.
-  start_ = (generating > budget_ ? last_served : start) + 1;
   ++steps_;
   return rows;
 }

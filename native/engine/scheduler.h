@@ -39,8 +39,8 @@ class Scheduler {
  private:
   int32_t budget_;
   uint64_t steps_ = 0;
-  size_t start_ = 0;         // the candidate whose turn it is
-  double ms_per_row_ = 0.0;  // smoothed; 0: nothing known
+  size_t next_generating_ = 0, next_prompt_ = 0;  // the candidates whose turn it is
+  double ms_per_row_ = 0.0;                       // smoothed; 0: nothing known
 };
 
 }  // namespace maestrale
