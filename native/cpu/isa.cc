@@ -18,7 +18,7 @@ struct Table {
 bool always() { return true; }
 bool never() { return false; }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MAESTRALE_SCALAR_ONLY)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }

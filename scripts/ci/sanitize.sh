@@ -1,0 +1,28 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Builds the native tests with sanitizers and runs them.
+#     scripts/ci/sanitize.sh address|thread [NAME-PART]       address: with undefined behaviour too
+# Only the scalar kernel table is built: the others are the same templates over wider vectors, take many
+# minutes to compile with instrumentation, and are held to the scalar one's bits by the ordinary tests.
+set -eu
+kind=${1:?address or thread}
+case $kind in
+  address) sanitizers=address,undefined ;;
+  thread) sanitizers=thread ;;
+  *) echo "unknown sanitizer $kind" >&2; exit 2 ;;
+esac
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=${MAESTRALE_SANITIZE_BUILD:-$root/build-$kind}
+launcher=
+if command -v ccache > /dev/null; then launcher=ccache; fi
+
+mkdir -p "$build"
+cmake -S "$root" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" -DCMAKE_BUILD_TYPE=Sanitize \
+  -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g1" -DMAESTRALE_SANITIZE="$sanitizers" -DMAESTRALE_SCALAR_ONLY=ON \
+  > "$build/log" 2>&1 || { cat "$build/log"; exit 1; }
+ninja -C "$build" maestrale_tests > "$build/log" 2>&1 || { cat "$build/log"; exit 1; }
+
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=second_deadlock_stack=1:history_size=4
+exec "$build/maestrale_tests" ${2:+"$2"}
