@@ -36,10 +36,12 @@ function exportProblems(path, owners) {
   const object = basename(path)
   const symbols = exportedSymbols(path)
   const tables = symbols.filter((symbol) => TABLE.test(symbol))
-  const found = tables.length === 1 ? [] : [`${object} exports ${tables.length} kernel tables, not 1`]
+  const found =
+    tables.length === 1 ? [] : [`${object} exports ${tables.length} kernel tables, not 1`]
   for (const symbol of symbols.filter((name) => !TABLE.test(name))) {
     const types = new Set([...symbol.matchAll(VECTOR_TYPE)].map((match) => match[1]))
-    if (types.size === 0) found.push(`${object} exports ${symbol}, which other objects may define too`)
+    if (types.size === 0)
+      found.push(`${object} exports ${symbol}, which other objects may define too`)
     for (const type of types) {
       if (!owners.has(type)) owners.set(type, object)
       if (owners.get(type) !== object) {
