@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs maestrale_bench_matmul (matmul.cc) and appends its figures, with the share of what one core can do,
+// to bench/results/kernels.csv.
+//   node bench/kernels/run.mjs [--isa NAME] [--type NAME] [--rows N,N,...]
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+import { appendCsv, buildBenchmark, commit, machine, probe, root } from '../common.mjs'
+
+const COLUMNS = [
+  ...['date', 'machine', 'isa', 'command', 'commit', 'type', 'rows', 'microseconds', 'gmacs'],
+  ...['weight_gbs', 'limit_gmacs', 'percent_of_limit'],
+]
+// These multiply in binary32; all others in int8.
+const FLOAT_TYPES = ['F32', 'F16', 'BF16']
+
+const { values: options } = parseArgs({
+  options: { isa: { type: 'string' }, type: { type: 'string' }, rows: { type: 'string' } },
+})
+const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+const limits = probe(1)
+const output = execFileSync(buildBenchmark('maestrale_bench_matmul'), args).toString()
+const context = {
+  date: new Date().toISOString().slice(0, 16),
+  machine: machine(),
+  command: ['bench/kernels/run.mjs', ...args].join(' '),
+  commit: commit(),
+}
+const [header, ...lines] = output.trim().split('\n')
+const names = header.split(',')
+const rows = lines.map((line) => {
+  const row = Object.fromEntries(line.split(',').map((value, i) => [names[i], value]))
+  // Either the arithmetic or reading the weights once takes this long at least.
+  const peak = FLOAT_TYPES.includes(row.type.toUpperCase()) ? limits.f32Gmacs : limits.int8Gmacs
+  const perByte = Number(row.gmacs) / Number(row.weight_gbs)
+  const limit = Math.min(peak, limits.readGBs * perByte)
+  const percent = Math.round((100 * Number(row.gmacs)) / limit)
+  return { ...context, ...row, limit_gmacs: limit.toFixed(1), percent_of_limit: percent }
+})
+appendCsv(join(root, 'bench', 'results', 'kernels.csv'), COLUMNS, rows)
+console.table(
+  rows.map(({ type, rows: n, gmacs, percent_of_limit }) => ({ type, n, gmacs, percent_of_limit })),
+)
