@@ -67,7 +67,8 @@ void Sequence::conclude(FinishReason reason, Event& event) {
   done.reason = reason;
   done.prompt_tokens = n_prompt;
   done.cached_tokens = cached;
-  done.completion_tokens = int64_t(tokens.size()) - n_prompt;
+  // Before its turn has come a request has no timeline yet, and limit is 0.
+  done.completion_tokens = limit == 0 ? 0 : int64_t(tokens.size()) - n_prompt;
   const Clock::time_point now = Clock::now();
   done.queue_ms = ms_between(submitted, admitted_.value_or(now));
   if (admitted_) done.prefill_ms = ms_between(*admitted_, first_token_.value_or(now));
