@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Builds the native tests with sanitizers and runs them.
+# Builds the native tests with sanitizers and runs them, case by case.
 #     scripts/ci/sanitize.sh address|thread [NAME-PART]       address: with undefined behaviour too
 # Only the scalar kernel table is built: the others are the same templates over wider vectors, take many
 # minutes to compile with instrumentation, and are held to the scalar one's bits by the ordinary tests.
@@ -25,4 +25,13 @@ ninja -C "$build" maestrale_tests > "$build/log" 2>&1 || { cat "$build/log"; exi
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=second_deadlock_stack=1:history_size=4
-exec "$build/maestrale_tests" ${2:+"$2"}
+# Each case in a process of its own: a report ends that case only, and all cores are used.
+"$build/maestrale_tests" --list | grep -F -- "${2:-}" > "$build/cases"
+status=0
+xargs -d '\n' -n 1 -P "$(nproc)" "$build/maestrale_tests" \
+  < "$build/cases" > "$build/passed" 2> "$build/reports" || status=$?
+cat "$build/reports"
+cases=$(wc -l < "$build/cases")
+passed=$(grep -c '^[1-9][0-9]* passed, 0 failed$' "$build/passed" || true)
+echo "$passed passed, $((cases - passed)) failed"
+[ "$status" -eq 0 ] && [ "$passed" -gt 0 ] && [ "$passed" -eq "$cases" ]
