@@ -35,15 +35,20 @@ class ThreadPool {
   // Inside a region: waits until every thread has arrived.
   void barrier();
 
-  // Inside a region: hands out [0, n) in pieces of `grain`, first come first served. Every thread of the
-  // region calls it with the same arguments; `ticket` tells apart the loops of one region (0 .. kTickets -
-  // 1).
+  // Inside a region: body(begin, end) over [0, n) in pieces of `grain`. Most of the range is dealt out as one
+  // contiguous stretch a thread, which suits caches and prefetchers; the rest goes to whoever is free first,
+  // which evens out a core that was taken away for a moment. Every thread of the region calls it with the
+  // same arguments; `ticket` tells apart the loops of one region (0 .. kTickets - 1).
   template <class Body>
-  void share(int ticket, int64_t n, int64_t grain, Body&& body) {
+  void share(int ticket, int worker, int64_t n, int64_t grain, Body&& body) {
+    const int64_t pieces = (n + grain - 1) / grain;
+    const int64_t dealt = pieces * 3 / 4 / size_;  // pieces of each thread's own stretch
+    const auto piece = [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); };
+    for (int64_t i = worker * dealt; i < (worker + 1) * dealt; ++i) piece(i);
     std::atomic<int64_t>& next = tickets_[ticket].next;
-    for (int64_t begin = next.fetch_add(grain, std::memory_order_relaxed); begin < n;
-         begin = next.fetch_add(grain, std::memory_order_relaxed))
-      body(begin, begin + grain < n ? begin + grain : n);
+    for (int64_t i = dealt * size_ + next.fetch_add(1, std::memory_order_relaxed); i < pieces;
+         i = dealt * size_ + next.fetch_add(1, std::memory_order_relaxed))
+      piece(i);
   }
   static constexpr int kTickets = 4;
 

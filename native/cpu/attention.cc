@@ -68,7 +68,7 @@ void CpuAttention::run(const CpuKvCache& cache, const Batch& batch, int32_t laye
 
   pool_.run([&](int worker) {
     Thread thread(scratch_.data() + uint64_t(worker) * thread_bytes, kTaskRows * group, kv.head_dim);
-    pool_.share(0, int64_t(tasks.size()), 1, [&](int64_t begin, int64_t) {
+    pool_.share(0, worker, int64_t(tasks.size()), 1, [&](int64_t begin, int64_t) {
       if (interrupt_ == nullptr || !interrupt_->load(std::memory_order_relaxed))
         attend(cache, tasks[size_t(begin)], layer, q, out, thread);
     });

@@ -112,7 +112,9 @@ class CpuBackend final : public Backend {
   template <class Body>
   void for_rows(Body&& body) {
     if (n_rows_ == 1) return body(int64_t(0));
-    pool_.run([&](int) { pool_.share(0, n_rows_, 1, [&](int64_t begin, int64_t) { body(begin); }); });
+    pool_.run([&](int worker) {
+      pool_.share(0, worker, n_rows_, 1, [&](int64_t begin, int64_t) { body(begin); });
+    });
   }
   // body(begin, end) over [0, n) on all threads; the first exception is rethrown here.
   template <class Body>
@@ -139,8 +141,8 @@ template <class Body>
 void CpuBackend::share_throwing(int64_t n, int64_t grain, Body&& body) {
   std::mutex mutex;
   std::exception_ptr failure;
-  pool_.run([&](int) {
-    pool_.share(0, n, grain, [&](int64_t begin, int64_t end) {
+  pool_.run([&](int worker) {
+    pool_.share(0, worker, n, grain, [&](int64_t begin, int64_t end) {
       try {
         body(begin, end);
       } catch (...) {

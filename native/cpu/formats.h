@@ -3,9 +3,9 @@
 // instruction set V. panel_layout.h has the layouts.
 //
 //   operand<b, l>(unit)  line l of sub-block b as unsigned bytes (16 rows x 4 elements)
+//   kOffsetShift         log2 of the offset that makes codes signed; 0: codes are used as they are
 //   scale<b>(unit)       integer scales of sub-block b, int32 per row
-//   pair<p>(unit)        what multiplies the activation sums of sub-blocks 2p and 2p + 1, as int16 pairs:
-//                        the minima (kHasMins), else the scales (kOffset != 0)
+//   minimum<b>(unit)     integer minima of sub-block b, int32 per row (kHasMins)
 #pragma once
 
 #include "cpu/panel_layout.h"
@@ -53,12 +53,6 @@ struct SixBitScales : P {
     const auto lo = V::and_i(V::load_u8(unit + P::kScalesLo + 16 * b), V::set1_i(15));
     return V::or_i(lo, move_bits<V, 4 * (b % 2), 4>(V::load_u8(unit + P::kScalesHi + 16 * (b / 2)), 0x30));
   }
-  template <int p>
-  static typename V::I pair(const std::byte* unit) {
-    return pair_up<V>(minimum<2 * p>(unit), minimum<2 * p + 1>(unit));
-  }
-
- private:
   template <int b>
   static typename V::I minimum(const std::byte* unit) {
     const auto lo = V::template shr<4>(V::load_u8(unit + P::kScalesLo + 16 * b));
@@ -74,15 +68,12 @@ struct ByteScales : P {
   static typename V::I scale(const std::byte* unit) {
     return V::load_s8(unit + P::kScales + 16 * b);
   }
-  template <int p>
-  static typename V::I pair(const std::byte* unit) {
-    return pair_up<V>(scale<2 * p>(unit), scale<2 * p + 1>(unit));
-  }
 };
 
 template <class V>
 struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
   static constexpr bool kWide = false;
+  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return nibbles<V, b, l, 8>(unit + PanelQ4_K::kCodes);
@@ -92,6 +83,7 @@ struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
 template <class V>
 struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
   static constexpr bool kWide = false;
+  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return V::or_i(nibbles<V, b, l, 8>(unit + PanelQ5_K::kCodes),
@@ -102,6 +94,7 @@ struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
 template <class V>
 struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
   static constexpr bool kWide = false;
+  static constexpr int kOffsetShift = 5;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     const auto high = V::line(unit + PanelQ6_K::kHigh + 64 * ((b / 4) * 4 + l));
@@ -113,6 +106,7 @@ struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
 template <class V>
 struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
   static constexpr bool kWide = false;
+  static constexpr int kOffsetShift = 2;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     const auto low = V::line(unit + PanelQ3_K::kCodes + 64 * ((b / 4) * 4 + l));
@@ -124,6 +118,7 @@ struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
 template <class V>
 struct FormatQ2_K : PanelQ2_K {
   static constexpr bool kWide = false;
+  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return move_bits<V, 2 * (b % 4), 0>(V::line(unit + kCodes + 64 * ((b / 4) * 4 + l)), 0x03030303);
@@ -132,10 +127,9 @@ struct FormatQ2_K : PanelQ2_K {
   static typename V::I scale(const std::byte* unit) {
     return V::and_i(V::load_u8(unit + kScales + 16 * b), V::set1_i(15));
   }
-  template <int p>
-  static typename V::I pair(const std::byte* unit) {
-    return pair_up<V>(V::template shr<4>(V::load_u8(unit + kScales + 32 * p)),
-                      V::template shr<4>(V::load_u8(unit + kScales + 32 * p + 16)));
+  template <int b>
+  static typename V::I minimum(const std::byte* unit) {
+    return V::template shr<4>(V::load_u8(unit + kScales + 16 * b));
   }
 };
 
@@ -146,6 +140,7 @@ inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118
 template <class V>
 struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS> {
   static constexpr bool kWide = true;
+  static constexpr int kOffsetShift = 7;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes));

@@ -5,8 +5,8 @@
 // depend on its weight row and its activation row only: not on tile shape, batch, threads or ISA.
 //
 // 256-element units:  S = sum_b scale[b] * sum_e (code[e] - offset) * q[e]
-//                     f = fma(S, d_w * d_x, f);  with minima T = sum_b min[b] * sum_e q[e]:
-//                     f = fma(T, -(dmin_w * d_x), f)
+//                     f = fma(S * d_w, d_x, f);  with minima T = sum_b min[b] * sum_e q[e]:
+//                     f = fma(fma(-T, dmin_w, S * d_w), d_x, f)
 // 32-element blocks:  f = fma(sum_e (code[e] - offset) * q[e], d_w * d_x, f);
 //                     with minima f = fma(sum_e q[e], m_w * d_x, f)
 // floating point:     f = fma(w[e], x[e], f)
@@ -24,95 +24,142 @@ namespace maestrale {
 // Calls fn.template operator()<0>() ... <N - 1>(), unrolled.
 template <int N, class Fn>
 [[gnu::always_inline]] inline void unroll(Fn&& fn) {
-  [&]<int... i>(std::integer_sequence<int, i...>) { (fn.template operator()<i>(), ...); }
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (fn.template operator()<i>(), ...);
+  }
   (std::make_integer_sequence<int, N>{});
 }
 
-// One tile; w[r] and x[c] are the starts of the panels and activation rows, out[r][c] its results.
+// Brings the weights of the next panels into the second-level cache while the current ones are multiplied.
+struct Prefetch {
+  const std::byte* next;  // null: nothing to fetch
+  int64_t bytes_per_unit;
+};
+
+// One tile; w[r] and x[c] are the starts of the panels and activation rows. f[r][c] holds the sums over the
+// units before and receives the sums including these.
 template <class V, class Fmt, int R, int C>
 struct Tile {
   using F = typename V::F;
   using I = typename V::I;
 
   [[gnu::always_inline]] static void run(const std::byte* const (&w)[R], const std::byte* const (&x)[C],
-                                         int64_t units, F (&out)[R][C]) {
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) out[r][c] = V::zero();
+                                         int64_t units, Prefetch prefetch, F (&f)[R][C]) {
     for (int64_t u = 0; u < units; ++u) {
       const std::byte* unit[R];
-      for (int r = 0; r < R; ++r) {
-        unit[r] = w[r] + u * Fmt::kBytes;
-        prefetch(unit[r]);
-      }
+      for (int r = 0; r < R; ++r) unit[r] = w[r] + u * Fmt::kBytes;
+      for (int64_t line = 0; line < prefetch.bytes_per_unit; line += 64) V::prefetch(prefetch.next + line);
+      prefetch.next += prefetch.bytes_per_unit;
       if constexpr (!requires { typename Fmt::Block; })
-        float_unit(unit, x, u, out);
+        float_unit(unit, x, u, f);
       else if constexpr (Fmt::kItems == 256)
-        super_block(unit, x, u, out);
+        super_block(unit, x, u, f);
       else
-        block_pair(unit, x, u, out);
+        block_pair(unit, x, u, f);
     }
   }
 
  private:
-  // Weights stream through the caches once a pass; hardware prefetchers stop at page borders.
-  [[gnu::always_inline]] static void prefetch(const std::byte* unit) {
-    constexpr int kAhead = 2 * 2304;  // bytes, about two units of Q4_K
-    for (int line = 0; line < Fmt::kBytes; line += 64) V::prefetch(unit + kAhead + line);
-  }
-
   [[gnu::always_inline]] static void super_block(const std::byte* const (&unit)[R],
                                                  const std::byte* const (&x)[C], int64_t u, F (&f)[R][C]) {
-    constexpr int kSubs = Fmt::kItems / Fmt::kSubItems, kLines = Fmt::kSubItems / 4;
+    constexpr int kSubs = Fmt::kItems / Fmt::kSubItems;
     const Activation256* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation256*>(x[c]) + u;
     I s[R][C];
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) s[r][c] = V::zero_i();
-    unroll<kSubs>([&]<int b>() __attribute__((always_inline)) {
-      I dot[R][C];
-      for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) dot[r][c] = V::zero_i();
-      unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
-        I code[R];
-        for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(unit[r]);
+    if constexpr (Fmt::kWide) {  // sub-block sums need more than 16 bits
+      unroll<kSubs>([&]<int b>() __attribute__((always_inline)) {
+        I dot[R][C];
         for (int c = 0; c < C; ++c) {
-          const I q = V::broadcast4(a[c]->q + 4 * (b * kLines + l));
-          for (int r = 0; r < R; ++r) dot[r][c] = V::template dot4<Fmt::kWide>(dot[r][c], code[r], q);
+          const I bias = offset_sum<b>(a[c]);
+          for (int r = 0; r < R; ++r) dot[r][c] = bias;
+        }
+        add_sub_block<b>(unit, a, dot);
+        for (int r = 0; r < R; ++r) {
+          const I scale = Fmt::template scale<b>(unit[r]);
+          for (int c = 0; c < C; ++c) s[r][c] = V::add_i(s[r][c], V::mul_i(dot[r][c], scale));
         }
       });
-      for (int r = 0; r < R; ++r) {
-        const I scale = Fmt::template scale<b>(unit[r]);
-        for (int c = 0; c < C; ++c) s[r][c] = V::add_i(s[r][c], V::mul_i(dot[r][c], scale));
-      }
-    });
-    I t[R][C];  // sum_b of minima or scales times the activation sums
-    if constexpr (Fmt::kHasMins || Fmt::kOffset != 0) {
-      for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) t[r][c] = V::zero_i();
+    } else {
+      // Two sub-block sums share a lane, the even one in the upper half: half as many multiplications by
+      // scales, which compete with the dot products for the same execution units. 2^15 is added to the lower
+      // half while it accumulates, so that it never borrows from the upper one.
+      const I half = V::set1_i(0x8000);
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
-        I pair[R];
-        for (int r = 0; r < R; ++r) pair[r] = Fmt::template pair<p>(unit[r]);
+        I dot[R][C];
         for (int c = 0; c < C; ++c) {
-          const int16_t* sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
-          const I q = V::broadcast4(sums + 2 * p);
-          for (int r = 0; r < R; ++r) t[r][c] = V::dot2(t[r][c], pair[r], q);
+          const I bias = offset_sum<2 * p>(a[c]);
+          for (int r = 0; r < R; ++r) dot[r][c] = bias;
+        }
+        add_sub_block<2 * p>(unit, a, dot);
+        for (int c = 0; c < C; ++c) {
+          const I bias = V::add_i(half, offset_sum<2 * p + 1>(a[c]));
+          for (int r = 0; r < R; ++r) dot[r][c] = V::add_i(V::template shl<16>(dot[r][c]), bias);
+        }
+        add_sub_block<2 * p + 1>(unit, a, dot);
+        for (int r = 0; r < R; ++r) {
+          const I scales =
+              pair_up<V>(Fmt::template scale<2 * p + 1>(unit[r]), Fmt::template scale<2 * p>(unit[r]));
+          for (int c = 0; c < C; ++c) s[r][c] = V::dot2(s[r][c], V::xor_i(dot[r][c], half), scales);
         }
       });
     }
+    F sum[R][C];
     for (int r = 0; r < R; ++r) {
       const F d = Fmt::kHasMins ? V::load_f16(unit[r] + Fmt::kD)
                                 : V::load(reinterpret_cast<const float*>(unit[r] + Fmt::kD));
-      for (int c = 0; c < C; ++c) {
-        const F dx = V::set1(a[c]->d);
-        I sum = s[r][c];
-        if constexpr (Fmt::kOffset != 0) sum = V::sub_i(sum, V::mul_i(t[r][c], V::set1_i(Fmt::kOffset)));
-        f[r][c] = V::fma(V::to_float(sum), V::mul(d, dx), f[r][c]);
-        if constexpr (Fmt::kHasMins) {
-          const F dmin = V::mul(V::load_f16(unit[r] + Fmt::kDmin), dx);
-          f[r][c] = V::fma(V::to_float(t[r][c]), V::sub(V::zero(), dmin), f[r][c]);
+      for (int c = 0; c < C; ++c) sum[r][c] = V::mul(V::to_float(s[r][c]), d);
+    }
+    if constexpr (Fmt::kHasMins) {
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) s[r][c] = V::zero_i();
+      unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
+        for (int r = 0; r < R; ++r) {
+          const I mins =
+              pair_up<V>(Fmt::template minimum<2 * p>(unit[r]), Fmt::template minimum<2 * p + 1>(unit[r]));
+          for (int c = 0; c < C; ++c) {
+            const int16_t* sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
+            s[r][c] = V::dot2(s[r][c], mins, V::broadcast4(sums + 2 * p));
+          }
         }
+      });
+      for (int r = 0; r < R; ++r) {
+        const F minus_dmin = V::sub(V::zero(), V::load_f16(unit[r] + Fmt::kDmin));
+        for (int c = 0; c < C; ++c) sum[r][c] = V::fma(V::to_float(s[r][c]), minus_dmin, sum[r][c]);
       }
     }
+    for (int c = 0; c < C; ++c) {
+      const F d = V::set1(a[c]->d);
+      for (int r = 0; r < R; ++r) f[r][c] = V::fma(sum[r][c], d, f[r][c]);
+    }
+  }
+
+  // dot += codes of sub-block b times activations
+  template <int b>
+  [[gnu::always_inline]] static void add_sub_block(const std::byte* const (&unit)[R],
+                                                   const Activation256* const (&a)[C], I (&dot)[R][C]) {
+    constexpr int kLines = Fmt::kSubItems / 4;
+    unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
+      I code[R];
+      for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(unit[r]);
+      for (int c = 0; c < C; ++c) {
+        const I q = V::broadcast4(a[c]->q + 4 * (b * kLines + l));
+        for (int r = 0; r < R; ++r) dot[r][c] = V::template dot4<Fmt::kWide>(dot[r][c], code[r], q);
+      }
+    });
+  }
+
+  // What turns unsigned codes of sub-block b into signed ones: -offset * sum of its activations.
+  template <int b>
+  [[gnu::always_inline]] static I offset_sum(const Activation256* a) {
+    if constexpr (Fmt::kOffsetShift == 0)
+      return V::zero_i();
+    else if constexpr (Fmt::kSubItems == 16)
+      return V::template shl<Fmt::kOffsetShift>(V::broadcast4(a->minus16 + b));
+    else
+      return V::template shl<Fmt::kOffsetShift>(
+          V::add_i(V::broadcast4(a->minus16 + 2 * b), V::broadcast4(a->minus16 + 2 * b + 1)));
   }
 
   [[gnu::always_inline]] static void block_pair(const std::byte* const (&unit)[R],
@@ -161,48 +208,85 @@ struct Tile {
   }
 };
 
-template <class V, class Fmt, int R, int C>
-void gemm_rows(const GemmJob& job, int panel, int row) {
-  const std::byte* w[R];
-  const std::byte* x[C];
-  for (int r = 0; r < R; ++r) w[r] = job.panels + (panel + r) * job.panel_stride;
-  for (int c = 0; c < C; ++c) x[c] = job.x + (row + c) * job.x_stride;
-  typename V::F f[R][C];
-  Tile<V, Fmt, R, C>::run(w, x, job.units, f);
-  for (int c = 0; c < C; ++c)
-    for (int r = 0; r < R; ++r) {
-      float* out = job.out + (row + c) * job.out_stride + (panel + r) * kPanelRows;
-      const int64_t left = job.out_cols - (panel + r) * kPanelRows;
-      if (job.accumulate) {  // padded columns are never accumulated: residual widths are multiples of 16
-        V::store(out, V::add(V::load(out), f[r][c]));
-      } else if (left >= kPanelRows) {
-        V::store(out, f[r][c]);
-      } else {
-        V::store_n(out, f[r][c], int(left));
-      }
-    }
-}
-
-// All rows of the job for R panels, in groups of at most kTileRows of nearly equal size.
-template <class V, class Fmt, int R>
-void gemm_panels(const GemmJob& job, int panel) {
-  const int groups = (job.n_rows + V::kTileRows - 1) / V::kTileRows;
-  for (int g = 0, row = 0; g < groups; ++g) {
-    const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
-    unroll<V::kTileRows>([&]<int c>() {
-      if (rows == c + 1) gemm_rows<V, Fmt, R, c + 1>(job, panel, row);
-    });
-    row += rows;
+// Writes or adds 16 outputs of one panel and one row.
+template <class V>
+[[gnu::always_inline]] inline void store_outputs(const GemmJob& job, int panel, int row, typename V::F f) {
+  float* out = job.out + row * job.out_stride + panel * kPanelRows;
+  const int64_t left = job.out_cols - panel * kPanelRows;
+  if (job.accumulate) {  // residual widths are multiples of 16: no padded column here
+    V::store(out, V::add(V::load(out), f));
+  } else if (left >= kPanelRows) {
+    V::store(out, f);
+  } else {
+    V::store_n(out, f, int(left));
   }
 }
 
+// The product of R panels and C rows over all units, from `panel` and `row` of the job on.
+template <class V, class Fmt, int R, int C>
+void gemm_rows(const GemmJob& job, int panel, int row, Prefetch prefetch) {
+  const std::byte* w[R];
+  const std::byte* x[C];
+  typename V::F f[R][C];
+  for (int r = 0; r < R; ++r) w[r] = job.panels + (panel + r) * job.panel_stride;
+  for (int c = 0; c < C; ++c) x[c] = job.x + (row + c) * job.x_stride;
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) f[r][c] = V::zero();
+  Tile<V, Fmt, R, C>::run(w, x, job.units, prefetch, f);
+  for (int c = 0; c < C; ++c)
+    for (int r = 0; r < R; ++r) store_outputs<V>(job, panel + r, row + c, f[r][c]);
+}
+
+// Rows [row, row + rows) of the job for R panels; rows <= kTileRows.
+template <class V, class Fmt, int R>
+void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefetch) {
+  unroll<V::kTileRows>([&]<int c>() {
+    if (rows == c + 1) gemm_rows<V, Fmt, R, c + 1>(job, panel, row, prefetch);
+  });
+}
+
+// R panels at a time, all rows for each: every weight comes from memory once, and each group of rows fetches
+// its share of the R panels that follow.
+template <class V, class Fmt, int R>
+int gemm_streaming(const GemmJob& job, int panel, int groups) {
+  const int64_t share = (R * Fmt::kBytes / groups + 63) / 64 * 64;
+  for (; panel + R <= job.n_panels; panel += R) {
+    const bool more = panel + 2 * R <= job.n_panels;
+    Prefetch prefetch{job.panels + (panel + R) * job.panel_stride, more ? share : 0};
+    for (int g = 0, row = 0; g < groups; ++g) {
+      const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
+      gemm_group<V, Fmt, R>(job, panel, row, rows, prefetch);
+      row += rows;
+      prefetch.next += job.units * share;
+    }
+  }
+  return panel;
+}
+
+// A group of rows at a time, all panels for each: the panels of a job stay in the second-level cache while
+// the activations, which may not, pass once.
+template <class V, class Fmt, int R>
+int gemm_resident(const GemmJob& job, int panel, int groups) {
+  int next = panel;
+  for (int g = 0, row = 0; g < groups; ++g) {
+    const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
+    for (next = panel; next + R <= job.n_panels; next += R)
+      gemm_group<V, Fmt, R>(job, next, row, rows, {nullptr, 0});
+    row += rows;
+  }
+  return next;
+}
+
+// Groups of at most kTileRows rows, of nearly equal size.
 template <class V, class Fmt>
 void gemm(const GemmJob& job) {
-  int panel = 0;
-  for (; panel + V::kTilePanels <= job.n_panels; panel += V::kTilePanels)
-    gemm_panels<V, Fmt, V::kTilePanels>(job, panel);
-  if constexpr (V::kTilePanels > 1)
-    for (; panel < job.n_panels; ++panel) gemm_panels<V, Fmt, 1>(job, panel);
+  const int groups = (job.n_rows + V::kTileRows - 1) / V::kTileRows;
+  const bool resident = job.n_rows >= kResidentRows;
+  int panel = resident ? gemm_resident<V, Fmt, V::kTilePanels>(job, 0, groups)
+                       : gemm_streaming<V, Fmt, V::kTilePanels>(job, 0, groups);
+  if constexpr (V::kTilePanels > 1) {
+    if (panel < job.n_panels) gemm_streaming<V, Fmt, 1>(job, panel, groups);
+  }
 }
 
 }  // namespace maestrale

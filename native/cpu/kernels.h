@@ -59,6 +59,11 @@ struct AttentionJob {
 
 using GemmKernel = void (*)(const GemmJob& job);
 
+// From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps the panels
+// of a job in the second-level cache; callers then hand out jobs of about kResidentBytes of weights.
+inline constexpr int32_t kResidentRows = 24;
+inline constexpr int64_t kResidentBytes = 320 << 10;
+
 struct Kernels {
   const char* name;
   GemmKernel gemm[31];  // by QuantType; null where no such type

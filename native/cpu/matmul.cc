@@ -16,9 +16,12 @@ void grow(Buffer& buffer, uint64_t bytes) {
   if (buffer.bytes() < bytes) buffer = Buffer(bytes + bytes / 4, "activations");
 }
 
-// Panels a thread takes at a time: few for a prefill, whose pieces are long anyway, more for a decode step,
-// which streams weights.
-int64_t panel_grain(int32_t n_rows) { return n_rows >= 16 ? 2 : 8; }
+// Panels a thread takes at a time: as many as stay cached, or a good stretch of memory to stream.
+int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
+  if (n_rows < kResidentRows) return 8;
+  const int64_t panels = kResidentBytes / int64_t(panel_bytes(weight.type, weight.cols)) / 2 * 2;
+  return std::clamp<int64_t>(panels, 2, 8);
+}
 
 }  // namespace
 
@@ -32,12 +35,12 @@ void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const>
   if (use_q64_) grow(q64_, uint64_t(n_rows * q64_stride(x.cols)));
 }
 
-void CpuMatmul::quantise(Tensor x, int32_t n_rows) {
+void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
   if (!use_q256_ && !use_q64_) return;
   // A single row is split along its columns instead, in whole units.
   const int64_t piece = n_rows > 1 ? x.cols : 1024;
   const int64_t pieces = (x.cols + piece - 1) / piece;
-  pool_.share(0, n_rows * pieces, 1, [&](int64_t begin, int64_t end) {
+  pool_.share(0, worker, n_rows * pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / pieces, col = i % pieces * piece;
       const int64_t cols = std::min(piece, x.cols - col);
@@ -85,9 +88,9 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
   int64_t total = 0;
   for (const Projection& projection : projections) total += panels_of(*projection.weight);
 
-  pool_.run([&](int) {
-    quantise(x, n_rows);
-    pool_.share(1, total, panel_grain(n_rows), [&](int64_t begin, int64_t end) {
+  pool_.run([&](int worker) {
+    quantise(x, n_rows, worker);
+    pool_.share(1, worker, total, panel_grain(*weights[0], n_rows), [&](int64_t begin, int64_t end) {
       if (interrupted()) return;
       int64_t first = 0;  // of this projection in the joint list of panels
       for (const Projection& projection : projections) {
@@ -110,16 +113,16 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
 void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
   const Matrix* weights[] = {&w_gate, &w_up};
   reserve(x, n_rows, weights);
-  const int64_t grain = panel_grain(n_rows);
+  const int64_t grain = panel_grain(w_gate, n_rows);
   const int64_t width = grain * kPanelRows;
   const uint64_t scratch_floats = uint64_t(2 * width * n_rows);
   grow(swiglu_scratch_, scratch_floats * sizeof(float) * uint64_t(pool_.size()));
 
   pool_.run([&](int worker) {
-    quantise(x, n_rows);
+    quantise(x, n_rows, worker);
     float* gate = swiglu_scratch_.floats() + uint64_t(worker) * scratch_floats;
     float* up = gate + width * n_rows;
-    pool_.share(1, panels_of(w_gate), grain, [&](int64_t begin, int64_t end) {
+    pool_.share(1, worker, panels_of(w_gate), grain, [&](int64_t begin, int64_t end) {
       if (interrupted()) return;
       const int64_t first = begin * kPanelRows;
       const int64_t n = std::min(end * kPanelRows, w_gate.rows) - first;

@@ -34,7 +34,7 @@ class CpuMatmul {
   // Grows the buffers for the forms that `weights` need; before the region that fills them.
   void reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const> weights);
   // Quantises all rows; called by every thread of a region, ends with a barrier.
-  void quantise(Tensor x, int32_t n_rows);
+  void quantise(Tensor x, int32_t n_rows, int worker);
   Activations activations(Tensor x, QuantType type) const;
   GemmJob job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x, int32_t n_rows) const;
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }

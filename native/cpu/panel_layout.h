@@ -127,14 +127,20 @@ struct PanelBF16 {  // half-word 32 (e / 2) + 2 r + e % 2: pairs of elements, as
 };
 
 // ---- quantised activations, one row of a batch ---------------------------------------------------
-// For 256-element units: x[e] ~ d * q[e].
+// For 256-element units: x[e] ~ d * q[e]. The quantiser keeps sums of |q| over 16 neighbours at most
+// kMaxAbsSum16 and sums of the positive and of the negative q over 32 neighbours within kMaxSum32, so that a
+// sub-block's dot product fits in 16 bits for Q2_K .. Q6_K:  31 * 1057 = 32767 (Q5_K),  32 * 1023 < 32768
+// (Q6_K, codes - 32).
+inline constexpr int kMaxAbsSum16 = 1023;
+inline constexpr int kMaxSum32 = 1057;
 struct alignas(64) Activation256 {
   int8_t q[256];
-  int16_t sum16[16];  // sums of 16 neighbouring q
-  int16_t sum32[8];   // sums of 32 neighbouring q
+  int32_t minus16[16];  // minus the sums of 16 neighbouring q
+  int16_t sum16[16];    // sums of 16 neighbouring q
+  int16_t sum32[8];     // sums of 32 neighbouring q
   float d;
 };
-static_assert(sizeof(Activation256) == 320);
+static_assert(sizeof(Activation256) == 384);
 
 // For 64-element units: x[e] ~ d[e / 32] * q[e].
 struct alignas(16) Activation64 {

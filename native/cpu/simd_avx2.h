@@ -117,6 +117,8 @@ struct V {
   static I mul_i(I a, I b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
   static I and_i(I a, I b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
   static I or_i(I a, I b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+  static I xor_i(I a, I b) { return {_mm256_xor_si256(a.lo, b.lo), _mm256_xor_si256(a.hi, b.hi)}; }
+  static I abs_i(I a) { return {_mm256_abs_epi32(a.lo), _mm256_abs_epi32(a.hi)}; }
   template <int N>
   static I shl(I a) {
     return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
@@ -155,7 +157,7 @@ struct V {
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
     return {t, t};
   }
-  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
 
  private:
   template <bool kWide>

@@ -70,6 +70,8 @@ struct V {
   static I mul_i(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static I and_i(I a, I b) { return _mm512_and_si512(a, b); }
   static I or_i(I a, I b) { return _mm512_or_si512(a, b); }
+  static I xor_i(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I abs_i(I a) { return _mm512_abs_epi32(a); }
   template <int N>
   static I shl(I a) {
     return _mm512_slli_epi32(a, N);
@@ -95,7 +97,7 @@ struct V {
   static I dot2(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
   static I lookup16(I table, I index) { return _mm512_shuffle_epi8(table, index); }
   static I table16(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
-  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
 
  private:
   static __m256 upper(F x) { return _mm512_extractf32x8_ps(x, 1); }

@@ -116,7 +116,7 @@ struct V {
     for (int i = 0; i < 16; ++i) ((int8_t*)p)[i] = int8_t(x.v[i]);
   }
   static I add_i(I a, I b) {
-    return map_i([&](int i) { return a.v[i] + b.v[i]; });
+    return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i])); });
   }
   static I sub_i(I a, I b) {
     return map_i([&](int i) { return a.v[i] - b.v[i]; });
@@ -129,6 +129,12 @@ struct V {
   }
   static I or_i(I a, I b) {
     return map_i([&](int i) { return a.v[i] | b.v[i]; });
+  }
+  static I xor_i(I a, I b) {
+    return map_i([&](int i) { return a.v[i] ^ b.v[i]; });
+  }
+  static I abs_i(I a) {
+    return map_i([&](int i) { return a.v[i] < 0 ? -a.v[i] : a.v[i]; });
   }
   // 32-bit shifts, zeros shifted in; byte-wise users mask afterwards.
   template <int N>
@@ -162,14 +168,16 @@ struct V {
 
   // 4 bytes in every lane.
   static I broadcast4(const void* p) { return set1_i(read<int32_t>(p, 0)); }
-  // acc + dot product of 4 unsigned with 4 signed bytes in each lane, exact. kWide: codes above 127 occur.
+  // acc + dot product of 4 unsigned with 4 signed bytes in each lane, modulo 2^32. kWide: codes above 127
+  // occur.
   template <bool kWide>
   static I dot4(I acc, I u8, I s8) {
     return map_i([&](int i) {
-      int32_t sum = acc.v[i];
+      uint32_t sum = uint32_t(acc.v[i]);
       for (int t = 0; t < 4; ++t)
-        sum += int32_t(uint8_t(uint32_t(u8.v[i]) >> (8 * t))) * int8_t(uint32_t(s8.v[i]) >> (8 * t));
-      return sum;
+        sum +=
+            uint32_t(int32_t(uint8_t(uint32_t(u8.v[i]) >> (8 * t))) * int8_t(uint32_t(s8.v[i]) >> (8 * t)));
+      return int32_t(sum);
     });
   }
   // acc + dot product of two signed 16-bit pairs in each lane, exact.

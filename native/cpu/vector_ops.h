@@ -43,26 +43,68 @@ float absolute_maximum(const float* x, int64_t n, float& poison) {
   return V::reduce_max(largest);
 }
 
-// q = nearest(x * 127 / max|x|) for n values, scale = max|x| / 127 (NaN when an x is not finite).
+// q = nearest(x * factor) for n values.
+template <class V>
+void round_i8(const float* x, int64_t n, float factor, int8_t* q) {
+  const auto f = V::set1(factor);
+  for (int64_t i = 0; i < n; i += 16) V::store_s8(q + i, V::round(V::mul(V::load(x + i), f)));
+}
+
+// 127 / largest, or 0 where that would overflow: such rows are zero for every purpose.
+inline constexpr float kSmallestMaximum = 0x1p-110f;
+template <class V>
+float i8_factor(float largest) {
+  return largest > kSmallestMaximum ? 127.0f / largest : 0.0f;
+}
+
+// q = nearest(x * 127 / max|x|) for n values, returns max|x| / 127 (NaN when an x is not finite).
 template <class V>
 float quantize_i8(const float* x, int64_t n, int8_t* q) {
   float poison;
   const float largest = absolute_maximum<V>(x, n, poison);
-  const float scale = largest / 127.0f + poison;
-  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-  // 127 / max overflows for denormal maxima; such rows are zero for every purpose.
-  const auto factor = V::set1(inverse <= 0x1p120f ? inverse : 0.0f);
-  for (int64_t i = 0; i < n; i += 16) V::store_s8(q + i, V::round(V::mul(V::load(x + i), factor)));
-  return scale;
+  round_i8<V>(x, n, i8_factor<V>(largest), q);
+  return largest / 127.0f + poison;
+}
+
+// Sums of a quantised block; returns by how much its values must shrink to keep the bounds of Activation256.
+template <class V>
+float sum_up(Activation256& block) {
+  int absolute[16];
+  float excess = 1.0f;
+  for (int s = 0; s < 16; ++s) {
+    const auto q = V::load_s8(block.q + 16 * s);
+    const int sum = V::reduce_add_i(q);
+    block.sum16[s] = int16_t(sum);
+    block.minus16[s] = -sum;
+    absolute[s] = V::reduce_add_i(V::abs_i(q));
+    // Rounding moves a sum of 16 by at most 8, so aim that much below the bound.
+    const float ratio = float(absolute[s]) / float(kMaxAbsSum16 - 8);
+    if (absolute[s] > kMaxAbsSum16 && ratio > excess) excess = ratio;
+  }
+  for (int s = 0; s < 8; ++s) {
+    const int sum = block.sum16[2 * s] + block.sum16[2 * s + 1];
+    block.sum32[s] = int16_t(sum);
+    const int one_sign = (absolute[2 * s] + absolute[2 * s + 1] + (sum < 0 ? -sum : sum)) / 2;
+    const float ratio = float(one_sign) / float(kMaxSum32 - 16);
+    if (one_sign > kMaxSum32 && ratio > excess) excess = ratio;
+  }
+  return excess;
 }
 
 template <class V>
 void quantize_q256(const float* x, int64_t cols, std::byte* out) {
   auto* block = reinterpret_cast<Activation256*>(out);
   for (int64_t i = 0; i < cols; i += 256, ++block) {
-    block->d = quantize_i8<V>(x + i, 256, block->q);
-    for (int s = 0; s < 16; ++s) block->sum16[s] = int16_t(V::reduce_add_i(V::load_s8(block->q + 16 * s)));
-    for (int s = 0; s < 8; ++s) block->sum32[s] = int16_t(block->sum16[2 * s] + block->sum16[2 * s + 1]);
+    float poison;
+    float largest = absolute_maximum<V>(x + i, 256, poison);
+    round_i8<V>(x + i, 256, i8_factor<V>(largest), block->q);
+    const float excess = sum_up<V>(*block);
+    if (excess > 1.0f) {  // nearly constant values: a coarser step, still fine relative to their size
+      largest *= excess;
+      round_i8<V>(x + i, 256, i8_factor<V>(largest), block->q);
+      sum_up<V>(*block);
+    }
+    block->d = largest / 127.0f + poison;
   }
 }
 

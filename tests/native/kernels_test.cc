@@ -209,16 +209,59 @@ TEST("kernels: extreme codes and activations do not saturate") {
       }
       PackedMatrix w(traits.type, 16, 256, bytes);
       for (const float sign : {1.0f, -1.0f}) {
-        const std::vector<float> x(256, sign * 3.0f);  // every code +-127
+        // The worst case the quantiser lets through: every code as large as the sums of a block may get.
+        const std::vector<float> x(256, sign * 3.0f);
         const std::vector<float> want = product(scalar, w, x, 1);
-        double exact = 0;
+        int64_t stride = 0;
+        AlignedBytes form = quantised(scalar, traits.type, x, 1, 256, stride);
+        double exact = 0;  // of the quantised activations, so that only the arithmetic is judged
         std::vector<float> row(256);
         dequantize_row(traits.type, bytes.data(), 256, row.data());
-        for (float weight : row) exact += double(weight) * sign * 3.0;
-        if (std::fabs(want[0] - exact) > 1e-4 * std::fabs(exact) + 1e-6)
+        for (int e = 0; e < 256; ++e) {
+          if (activation_form(traits.type) == ActivationForm::kQ256) {
+            const auto* a = reinterpret_cast<const Activation256*>(form.data());
+            CHECK(std::abs(a->q[e]) >= 30);
+            exact += double(row[size_t(e)]) * a->q[e] * a->d;
+          } else {
+            const auto* a = reinterpret_cast<const Activation64*>(form.data()) + e / 64;
+            CHECK(std::abs(a->q[e % 64]) == 127);
+            exact += double(row[size_t(e)]) * a->q[e % 64] * a->d[e % 64 / 32];
+          }
+        }
+        if (std::fabs(want[0] - exact) > 1e-5 * std::fabs(exact) + 1e-6)
           test::fail(__FILE__, __LINE__, std::string(traits.name) + ": wrong extreme sum");
         for (const std::string& name : simd_tables())
           check_same(product(select_kernels(name), w, x, 1), want, name + " " + std::string(traits.name));
+      }
+    }
+  }
+}
+
+TEST("kernels: quantised activations keep their sums within 16-bit bounds and their values") {
+  std::mt19937 random(11);
+  for (int trial = 0; trial < 400; ++trial) {
+    // From Gaussian to nearly constant, the latter in runs of one sign.
+    std::vector<float> x = normal_values(256, uint32_t(trial), float(trial % 20) / 19.0f);
+    for (size_t i = 0; i < x.size(); ++i) x[i] += (trial % 3 == 0 || (i / 32) % 2 == 0) ? 1.0f : -1.0f;
+    for (const std::string& name : available_isas()) {
+      Activation256 a;
+      select_kernels(name).quantize_q256(x.data(), 256, reinterpret_cast<std::byte*>(&a));
+      for (int b = 0; b < 16; ++b) {
+        int sum = 0, absolute = 0;
+        for (int e = 0; e < 16; ++e) {
+          sum += a.q[16 * b + e];
+          absolute += std::abs(a.q[16 * b + e]);
+          CHECK(std::fabs(a.q[16 * b + e] * a.d - x[size_t(16 * b + e)]) <= 0.51f * a.d);
+        }
+        CHECK_EQ(int(a.sum16[b]), sum);
+        CHECK_EQ(a.minus16[b], -sum);
+        CHECK(absolute <= kMaxAbsSum16);
+      }
+      for (int b = 0; b < 8; ++b) {
+        int positive = 0, negative = 0;
+        for (int e = 0; e < 32; ++e) (a.q[32 * b + e] > 0 ? positive : negative) += a.q[32 * b + e];
+        CHECK(positive <= kMaxSum32 && -negative <= kMaxSum32);
+        CHECK_EQ(int(a.sum32[b]), positive + negative);
       }
     }
   }
