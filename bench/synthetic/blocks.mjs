@@ -94,7 +94,11 @@ function kWithMinimum(levels) {
     const d = deviation / perScale
     setF16(block, 0, d)
     setF16(block, 2, (d * (levels - 1)) / 2)
-    packScalesAndMinima(block, 4, Array.from({ length: 8 }, () => random.between(32, 63)))
+    packScalesAndMinima(
+      block,
+      4,
+      Array.from({ length: 8 }, () => random.between(32, 63)),
+    )
   }
 }
 
@@ -122,7 +126,10 @@ const SET_SCALES = {
     for (let i = 0; i < 8; i++) block[96 + i] = (scales[i] & 15) | ((scales[i + 8] & 15) << 4)
     for (let i = 0; i < 4; i++)
       block[104 + i] =
-        (scales[i] >> 4) | ((scales[i + 4] >> 4) << 2) | ((scales[i + 8] >> 4) << 4) | ((scales[i + 12] >> 4) << 6)
+        (scales[i] >> 4) |
+        ((scales[i + 4] >> 4) << 2) |
+        ((scales[i + 8] >> 4) << 4) |
+        ((scales[i + 12] >> 4) << 6)
     setF16(block, 108, d)
   },
   q6_k(block, random, deviation) {

@@ -20,11 +20,15 @@ const DEVIATION = 0.02 // of the weights, as Mistral's are initialised
 // Random blocks are drawn once per type and repeated from random places. 32 MiB is far more than any
 // cache holds, and no two tensors are alike.
 const POOL_BYTES = 32 * 2 ** 20
-const VOCABULARY = fileURLToPath(new URL('../../tests/vectors/tokenizers/vocab-only-v0.1.gguf', import.meta.url))
+const VOCABULARY = fileURLToPath(
+  new URL('../../tests/vectors/tokenizers/vocab-only-v0.1.gguf', import.meta.url),
+)
 
 // Which layers a K mix gives more bits: the first and last eighth and every third in between.
 const moreBits = (layer, n) =>
-  layer < Math.floor(n / 8) || layer >= Math.floor((7 * n) / 8) || (layer - Math.floor(n / 8)) % 3 === 2
+  layer < Math.floor(n / 8) ||
+  layer >= Math.floor((7 * n) / 8) ||
+  (layer - Math.floor(n / 8)) % 3 === 2
 
 const uniform = (type) => ({ fileType: FILE_TYPES[type], choose: () => type })
 const FILE_TYPES = { f16: 1, bf16: 32, q8_0: 7, q6_k: 18 }
@@ -102,7 +106,10 @@ class BlockPool {
 
   // Norm weights: around 1, never 0.
   norm(n) {
-    const values = Float32Array.from({ length: n }, () => 1 + 0.1 * Math.tanh(this.#random.normal()))
+    const values = Float32Array.from(
+      { length: n },
+      () => 1 + 0.1 * Math.tanh(this.#random.normal()),
+    )
     return new Uint8Array(values.buffer)
   }
 }
@@ -113,11 +120,17 @@ function* modelTensors(mix, nLayers, pool) {
     const shape = [cols, rows]
     return { name: `${name}.weight`, type, shape, data: pool.take(type, tensorBytes(type, shape)) }
   }
-  const norm = (name) => ({ name: `${name}.weight`, type: 'f32', shape: [DIM], data: [pool.norm(DIM)] })
+  const norm = (name) => ({
+    name: `${name}.weight`,
+    type: 'f32',
+    shape: [DIM],
+    data: [pool.norm(DIM)],
+  })
   const kv = N_KV_HEADS * HEAD_DIM
   yield matrix('token_embd', 'token_embd', 0, DIM, VOCAB)
   for (let layer = 0; layer < nLayers; layer++) {
-    const inBlock = (tensor, cols, rows) => matrix(`blk.${layer}.${tensor}`, tensor, layer, cols, rows)
+    const inBlock = (tensor, cols, rows) =>
+      matrix(`blk.${layer}.${tensor}`, tensor, layer, cols, rows)
     yield inBlock('attn_q', DIM, N_HEADS * HEAD_DIM)
     yield inBlock('attn_k', DIM, kv)
     yield inBlock('attn_v', DIM, kv)
@@ -143,7 +156,9 @@ const { values: options } = parseArgs({
 const mix = MIXES[options.type]
 const nLayers = Number(options.layers)
 if (!options.out || !mix || !Number.isInteger(nLayers) || nLayers < 1 || nLayers > 512) {
-  console.error(`usage: make-7b.mjs --out PATH [--type ${Object.keys(MIXES).join('|')}] [--layers 1..512] [--seed N]`)
+  console.error(
+    `usage: make-7b.mjs --out PATH [--type ${Object.keys(MIXES).join('|')}] [--layers 1..512] [--seed N]`,
+  )
   process.exit(2)
 }
 const started = performance.now()
@@ -156,4 +171,6 @@ metadata['general.quantization_version'] = value('u32', 2)
 metadata['llama.attention.sliding_window'] = value('u32', 4096)
 const tensors = [...modelTensors(mix, nLayers, new BlockPool(Number(options.seed)))]
 const bytes = writeGguf(options.out, { metadata, tensors })
-console.log(`${options.out}: ${bytes} bytes, ${tensors.length} tensors, ${((performance.now() - started) / 1000).toFixed(1)} s`)
+console.log(
+  `${options.out}: ${bytes} bytes, ${tensors.length} tensors, ${((performance.now() - started) / 1000).toFixed(1)} s`,
+)

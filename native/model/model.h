@@ -45,8 +45,8 @@ class Model {
 
   // Runs one batch. Returns the logits of `output_rows` (ascending rows of the batch) as
   // (output_rows.size(), vocab_size), valid until the next call. Rows of sequences that were
-  // cancelled meanwhile leave the batch between layers; their logits are unspecified. Returns an empty span when
-  // nothing was asked for or every sequence was cancelled.
+  // cancelled meanwhile leave the batch between layers; their logits are unspecified. Returns an empty span
+  // when nothing was asked for or every sequence was cancelled.
   std::span<const float> forward(const Batch& batch, std::span<const int32_t> output_rows,
                                  const IsCancelled& is_cancelled);
 

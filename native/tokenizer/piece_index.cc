@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstring>
 
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace maestrale {
 namespace {

@@ -5,7 +5,7 @@
 #include "tokenizer/sentencepiece.h"
 
 #include "base/error.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace maestrale {
 namespace {

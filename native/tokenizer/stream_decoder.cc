@@ -3,7 +3,7 @@
 #include "tokenizer/stream_decoder.h"
 
 #include "base/error.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace maestrale {
 namespace {

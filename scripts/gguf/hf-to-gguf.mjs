@@ -36,7 +36,8 @@ function readSafetensors(path) {
   const tensors = new Map()
   for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') continue
-    if (entry.dtype !== 'BF16') throw new Error(`${name} is ${entry.dtype}, but only BF16 is converted`)
+    if (entry.dtype !== 'BF16')
+      throw new Error(`${name} is ${entry.dtype}, but only BF16 is converted`)
     const [begin, end] = entry.data_offsets.map((offset) => offset + 8 + headerBytes)
     tensors.set(name, { shape: entry.shape, bytes: file.subarray(begin, end) })
   }
@@ -45,7 +46,9 @@ function readSafetensors(path) {
 
 function ggufName(name) {
   const layer = /^model\.layers\.(\d+)\.(.+)$/.exec(name)
-  const mapped = layer ? LAYER_NAMES[layer[2]] && `blk.${layer[1]}.${LAYER_NAMES[layer[2]]}` : TOP_NAMES[name]
+  const mapped = layer
+    ? LAYER_NAMES[layer[2]] && `blk.${layer[1]}.${LAYER_NAMES[layer[2]]}`
+    : TOP_NAMES[name]
   if (!mapped) throw new Error(`no GGUF name for tensor '${name}'`)
   return mapped
 }
@@ -86,7 +89,10 @@ function placeholderVocabulary(size) {
   return {
     'tokenizer.ggml.model': value('string', 'llama'),
     'tokenizer.ggml.tokens': array('string', tokens),
-    'tokenizer.ggml.scores': array('f32', tokens.map(() => 0)),
+    'tokenizer.ggml.scores': array(
+      'f32',
+      tokens.map(() => 0),
+    ),
     'tokenizer.ggml.token_type': array('i32', types),
     'tokenizer.ggml.bos_token_id': value('u32', 1),
     'tokenizer.ggml.eos_token_id': value('u32', 2),
@@ -116,7 +122,8 @@ export function convert(directory, out) {
     ...placeholderVocabulary(config.vocab_size),
   }
   // null means full attention, which GGUF expresses by the absence of the key.
-  if (config.sliding_window) metadata['llama.attention.sliding_window'] = value('u32', config.sliding_window)
+  if (config.sliding_window)
+    metadata['llama.attention.sliding_window'] = value('u32', config.sliding_window)
 
   const tensors = []
   for (const [hfName, { shape, bytes }] of readSafetensors(join(directory, 'model.safetensors'))) {

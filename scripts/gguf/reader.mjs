@@ -10,7 +10,10 @@ export function readGgufHeader(path) {
   const file = readFileSync(path)
   if (file.toString('latin1', 0, 4) !== 'GGUF') throw new Error(`${path} is no GGUF file`)
   let at = 4
-  const advance = (bytes) => (at += bytes) - bytes
+  const advance = (bytes) => {
+    at += bytes
+    return at - bytes
+  }
   const u32 = () => file.readUInt32LE(advance(4))
   const u64 = () => Number(file.readBigUInt64LE(advance(8)))
   const string = () => {
@@ -41,7 +44,11 @@ export function readGgufHeader(path) {
     const type = VALUE_TYPES[u32()]
     if (type === 'array') {
       const elementType = VALUE_TYPES[u32()]
-      metadata[key] = { type, elementType, data: Array.from({ length: u64() }, readers[elementType]) }
+      metadata[key] = {
+        type,
+        elementType,
+        data: Array.from({ length: u64() }, readers[elementType]),
+      }
     } else {
       metadata[key] = { type, data: readers[type]() }
     }

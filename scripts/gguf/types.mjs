@@ -2,7 +2,21 @@
 // The numbers of the GGUF specification that its writer and reader share: metadata value types and
 // tensor storage types.
 
-export const VALUE_TYPES = ['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'f32', 'bool', 'string', 'array', 'u64', 'i64', 'f64']
+export const VALUE_TYPES = [
+  'u8',
+  'i8',
+  'u16',
+  'i16',
+  'u32',
+  'i32',
+  'f32',
+  'bool',
+  'string',
+  'array',
+  'u64',
+  'i64',
+  'f64',
+]
 
 // name: [ggml_type id, items per block, bytes per block]
 const TENSOR_TYPES = {
@@ -26,7 +40,8 @@ const TENSOR_TYPES = {
 /** `{ id, itemsPerBlock, bytesPerBlock }` of a storage type; throws for an unknown name. */
 export function tensorType(name) {
   const entry = TENSOR_TYPES[name]
-  if (!entry) throw new Error(`unknown tensor type '${name}'; known: ${Object.keys(TENSOR_TYPES).join(', ')}`)
+  if (!entry)
+    throw new Error(`unknown tensor type '${name}'; known: ${Object.keys(TENSOR_TYPES).join(', ')}`)
   const [id, itemsPerBlock, bytesPerBlock] = entry
   return { id, itemsPerBlock, bytesPerBlock }
 }
@@ -34,6 +49,7 @@ export function tensorType(name) {
 /** Bytes of a tensor; `shape[0]` is the contiguous dimension and must hold whole blocks. */
 export function tensorBytes(type, shape) {
   const { itemsPerBlock, bytesPerBlock } = tensorType(type)
-  if (shape[0] % itemsPerBlock !== 0) throw new Error(`${shape[0]} is no multiple of ${type}'s block of ${itemsPerBlock}`)
+  if (shape[0] % itemsPerBlock !== 0)
+    throw new Error(`${shape[0]} is no multiple of ${type}'s block of ${itemsPerBlock}`)
   return (shape.reduce((product, dim) => product * dim, 1) / itemsPerBlock) * bytesPerBlock
 }

@@ -8,7 +8,7 @@
 //   })
 import { closeSync, openSync, writeSync } from 'node:fs'
 
-import { VALUE_TYPES, tensorBytes, tensorType } from './types.mjs'
+import { tensorBytes, tensorType, VALUE_TYPES } from './types.mjs'
 
 /** A metadata value with its type, e.g. `value('u32', 7)`. */
 export const value = (type, data) => ({ type, data })
@@ -129,7 +129,10 @@ export function writeGguf(path, model) {
         writeAll(fd, chunk)
         bytes += chunk.length
       }
-      if (bytes !== expected) throw new Error(`tensor '${name}' has ${bytes} bytes of data, but its shape needs ${expected}`)
+      if (bytes !== expected)
+        throw new Error(
+          `tensor '${name}' has ${bytes} bytes of data, but its shape needs ${expected}`,
+        )
       const pad = padding(bytes, alignment)
       writeAll(fd, Buffer.alloc(pad))
       size += bytes + pad

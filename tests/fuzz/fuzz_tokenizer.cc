@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/utf8.h"
 #include "tokenizer/sentencepiece.h"
-#include "tokenizer/utf8.h"
 
 namespace {
 

@@ -23,13 +23,22 @@ const hyperparameters = {
   'llama.attention.head_count_kv': value('u32', 1),
   'llama.attention.layer_norm_rms_epsilon': value('f32', 1e-5),
 }
-const bytePieces = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)
+const bytePieces = Array.from(
+  { length: 256 },
+  (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
+)
 const pieces = ['<unk>', '<s>', '</s>', ...bytePieces, '\u2581', 'a', 'b', 'ab', '\u2581a']
 const vocabulary = {
   'tokenizer.ggml.model': value('string', 'llama'),
   'tokenizer.ggml.tokens': array('string', pieces),
-  'tokenizer.ggml.scores': array('f32', pieces.map((_, id) => -id)),
-  'tokenizer.ggml.token_type': array('i32', pieces.map((_, id) => [2, 3, 3][id] ?? (id < 259 ? 6 : 1))),
+  'tokenizer.ggml.scores': array(
+    'f32',
+    pieces.map((_, id) => -id),
+  ),
+  'tokenizer.ggml.token_type': array(
+    'i32',
+    pieces.map((_, id) => [2, 3, 3][id] ?? (id < 259 ? 6 : 1)),
+  ),
   'tokenizer.ggml.bos_token_id': value('u32', 1),
   'tokenizer.ggml.eos_token_id': value('u32', 2),
   'tokenizer.ggml.unknown_token_id': value('u32', 0),
@@ -38,14 +47,29 @@ const vocabulary = {
 }
 
 write('empty', {})
-write('hyperparameters-v2', { version: 2, metadata: { ...hyperparameters, 'llama.vocab_size': value('u32', 8) } })
+write('hyperparameters-v2', {
+  version: 2,
+  metadata: { ...hyperparameters, 'llama.vocab_size': value('u32', 8) },
+})
 write('vocabulary', { metadata: { ...hyperparameters, ...vocabulary } })
 write('values', {
   metadata: {
-    u8: value('u8', 255), i8: value('i8', -1), u16: value('u16', 1), i16: value('i16', -1), i32: value('i32', -1),
-    u64: value('u64', 1), i64: value('i64', -1), f64: value('f64', 0.5), no: value('bool', false),
-    bools: array('bool', [true, false]), doubles: array('f64', [1, 2]), bytes: array('u8', [1, 2, 3]),
-    shorts: array('i16', [-1, 1]), longs: array('u64', [1]), texts: array('string', ['', 'x']), none: array('i32', []),
+    u8: value('u8', 255),
+    i8: value('i8', -1),
+    u16: value('u16', 1),
+    i16: value('i16', -1),
+    i32: value('i32', -1),
+    u64: value('u64', 1),
+    i64: value('i64', -1),
+    f64: value('f64', 0.5),
+    no: value('bool', false),
+    bools: array('bool', [true, false]),
+    doubles: array('f64', [1, 2]),
+    bytes: array('u8', [1, 2, 3]),
+    shorts: array('i16', [-1, 1]),
+    longs: array('u64', [1]),
+    texts: array('string', ['', 'x']),
+    none: array('i32', []),
   },
 })
 write('tensors', {

@@ -46,25 +46,26 @@ void check_equal(const A& a, const B& b, const char* text, const char* file, int
 
 #define MAESTRALE_CONCAT2(a, b) a##b
 #define MAESTRALE_CONCAT(a, b) MAESTRALE_CONCAT2(a, b)
-#define TEST(name)                                                                        \
-  static void MAESTRALE_CONCAT(test_body_, __LINE__)();                                   \
-  static const ::maestrale::test::Registration MAESTRALE_CONCAT(test_reg_, __LINE__)(     \
-      name, MAESTRALE_CONCAT(test_body_, __LINE__));                                      \
+#define TEST(name)                                                                    \
+  static void MAESTRALE_CONCAT(test_body_, __LINE__)();                               \
+  static const ::maestrale::test::Registration MAESTRALE_CONCAT(test_reg_, __LINE__)( \
+      name, MAESTRALE_CONCAT(test_body_, __LINE__));                                  \
   static void MAESTRALE_CONCAT(test_body_, __LINE__)()
-#define CHECK(condition)                                                                  \
-  do {                                                                                    \
+#define CHECK(condition)                                                                    \
+  do {                                                                                      \
     if (!(condition)) ::maestrale::test::fail(__FILE__, __LINE__, "not true: " #condition); \
   } while (0)
 #define CHECK_EQ(a, b) ::maestrale::test::check_equal((a), (b), #a " == " #b, __FILE__, __LINE__)
 // The statement must throw maestrale::Error with this code.
-#define CHECK_THROWS(statement, expected)                                                 \
-  do {                                                                                    \
-    bool thrown = false;                                                                  \
-    try {                                                                                 \
-      statement;                                                                          \
-    } catch (const ::maestrale::Error& error) {                                           \
-      thrown = true;                                                                      \
-      if (error.code() != (expected)) ::maestrale::test::fail(__FILE__, __LINE__, std::string("wrong code: ") + error.what()); \
-    }                                                                                     \
-    if (!thrown) ::maestrale::test::fail(__FILE__, __LINE__, "did not throw: " #statement); \
+#define CHECK_THROWS(statement, expected)                                                        \
+  do {                                                                                           \
+    bool thrown = false;                                                                         \
+    try {                                                                                        \
+      statement;                                                                                 \
+    } catch (const ::maestrale::Error& error) {                                                  \
+      thrown = true;                                                                             \
+      if (error.code() != (expected))                                                            \
+        ::maestrale::test::fail(__FILE__, __LINE__, std::string("wrong code: ") + error.what()); \
+    }                                                                                            \
+    if (!thrown) ::maestrale::test::fail(__FILE__, __LINE__, "did not throw: " #statement);      \
   } while (0)

@@ -2,7 +2,7 @@
 // Incremental decoding: any cut gives the same text, and little is held back.
 #include "tokenizer/stream_decoder.h"
 
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 #include "vocab_fixture.h"
 
 using namespace maestrale;

@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "tokenizer/sentencepiece.h"
-#include "tokenizer/utf8.h"
 #include "vocab_fixture.h"
 
 using namespace maestrale;
