@@ -222,24 +222,29 @@ template <class V>
   }
 }
 
-// The product of R panels and C rows over all units, from `panel` and `row` of the job on.
+// The product of R panels and C rows over all units, from `panel` and `row` of the job on. Where the job ends
+// within the R panels the last one is multiplied again and its copy dropped.
 template <class V, class Fmt, int R, int C>
-void gemm_rows(const GemmJob& job, int panel, int row, Prefetch prefetch) {
+[[gnu::noinline]] void gemm_rows(const GemmJob& job, int panel, int row, Prefetch prefetch) {
   const std::byte* w[R];
   const std::byte* x[C];
   typename V::F f[R][C];
-  for (int r = 0; r < R; ++r) w[r] = job.panels + (panel + r) * job.panel_stride;
+  for (int r = 0; r < R; ++r) {
+    const int at = panel + r < job.n_panels ? panel + r : job.n_panels - 1;
+    w[r] = job.panels + at * job.panel_stride;
+  }
   for (int c = 0; c < C; ++c) x[c] = job.x + (row + c) * job.x_stride;
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) f[r][c] = V::zero();
   Tile<V, Fmt, R, C>::run(w, x, job.units, prefetch, f);
   for (int c = 0; c < C; ++c)
-    for (int r = 0; r < R; ++r) store_outputs<V>(job, panel + r, row + c, f[r][c]);
+    for (int r = 0; r < R && panel + r < job.n_panels; ++r)
+      store_outputs<V>(job, panel + r, row + c, f[r][c]);
 }
 
 // Rows [row, row + rows) of the job for R panels; rows <= kTileRows.
 template <class V, class Fmt, int R>
-void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefetch) {
+[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefetch) {
   unroll<V::kTileRows>([&]<int c>() {
     if (rows == c + 1) gemm_rows<V, Fmt, R, c + 1>(job, panel, row, prefetch);
   });
@@ -248,9 +253,9 @@ void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefe
 // R panels at a time, all rows for each: every weight comes from memory once, and each group of rows fetches
 // its share of the R panels that follow.
 template <class V, class Fmt, int R>
-int gemm_streaming(const GemmJob& job, int panel, int groups) {
+void gemm_streaming(const GemmJob& job, int groups) {
   const int64_t share = (R * Fmt::kBytes / groups + 63) / 64 * 64;
-  for (; panel + R <= job.n_panels; panel += R) {
+  for (int panel = 0; panel < job.n_panels; panel += R) {
     const bool more = panel + 2 * R <= job.n_panels;
     Prefetch prefetch{job.panels + (panel + R) * job.panel_stride, more ? share : 0};
     for (int g = 0, row = 0; g < groups; ++g) {
@@ -260,33 +265,28 @@ int gemm_streaming(const GemmJob& job, int panel, int groups) {
       prefetch.next += job.units * share;
     }
   }
-  return panel;
 }
 
 // A group of rows at a time, all panels for each: the panels of a job stay in the second-level cache while
 // the activations, which may not, pass once.
 template <class V, class Fmt, int R>
-int gemm_resident(const GemmJob& job, int panel, int groups) {
-  int next = panel;
+void gemm_resident(const GemmJob& job, int groups) {
   for (int g = 0, row = 0; g < groups; ++g) {
     const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
-    for (next = panel; next + R <= job.n_panels; next += R)
-      gemm_group<V, Fmt, R>(job, next, row, rows, {nullptr, 0});
+    for (int panel = 0; panel < job.n_panels; panel += R)
+      gemm_group<V, Fmt, R>(job, panel, row, rows, {nullptr, 0});
     row += rows;
   }
-  return next;
 }
 
 // Groups of at most kTileRows rows, of nearly equal size.
 template <class V, class Fmt>
 void gemm(const GemmJob& job) {
   const int groups = (job.n_rows + V::kTileRows - 1) / V::kTileRows;
-  const bool resident = job.n_rows >= kResidentRows;
-  int panel = resident ? gemm_resident<V, Fmt, V::kTilePanels>(job, 0, groups)
-                       : gemm_streaming<V, Fmt, V::kTilePanels>(job, 0, groups);
-  if constexpr (V::kTilePanels > 1) {
-    if (panel < job.n_panels) gemm_streaming<V, Fmt, 1>(job, panel, groups);
-  }
+  if (job.n_rows >= kResidentRows)
+    gemm_resident<V, Fmt, V::kTilePanels>(job, groups);
+  else
+    gemm_streaming<V, Fmt, V::kTilePanels>(job, groups);
 }
 
 }  // namespace maestrale

@@ -6,6 +6,11 @@
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
 
+#if defined(__aarch64__) && !defined(MAESTRALE_SCALAR_ONLY)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace maestrale {
 namespace {
 
@@ -35,6 +40,18 @@ constexpr Table kTables[] = {
     {"avx2", &kAvx2Kernels, has_avx2},
     {"neon-i8mm", nullptr, never},
     {"neon", nullptr, never},
+    {"scalar", &kScalarKernels, always},
+};
+#elif defined(__aarch64__) && !defined(MAESTRALE_SCALAR_ONLY)
+bool has_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_neon_i8mm() { return has_neon() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
+constexpr Table kTables[] = {
+    // best first
+    {"neon-i8mm", &kNeonI8mmKernels, has_neon_i8mm},
+    {"neon", &kNeonKernels, has_neon},
+    {"avx512vnni", nullptr, never},
+    {"avxvnni", nullptr, never},
+    {"avx2", nullptr, never},
     {"scalar", &kScalarKernels, always},
 };
 #else

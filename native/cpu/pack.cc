@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+// A panel is a transpose: the 4 bytes at 4l of a row's own image become 4 bytes of line l. So every row is
+// first written as an image (its codes already combined as the planes of panel_layout.h share bytes,
+// which the GGUF blocks nearly do by themselves), and 16 images are then transposed in vectors of 16 bytes.
 #include "cpu/pack.h"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -9,162 +13,326 @@
 namespace maestrale {
 namespace {
 
-// Codes of one unit, [row][element].
+// Vectors of the baseline instruction set of every 64-bit machine.
+typedef uint32_t Words __attribute__((vector_size(16)));
+typedef uint16_t Halves __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+template <class V>
+V load(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+void store(void* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+// ---- images ----------------------------------------------------------------------------------------
+// A unit is a header of f16 scales (or one f32), lines of 16 bytes and lines of 16 words, in this order.
 template <class P>
-using Codes = uint8_t[kPanelRows][P::kItems];
+struct Shape {
+  static constexpr int kWordsAt = [] {
+    if constexpr (requires { P::kHigh; })
+      return std::min<int>(P::kHigh, P::kCodes);
+    else
+      return P::kCodes;
+  }();
+  static constexpr int kWords = (P::kBytes - kWordsAt) / 64;
+  static constexpr int kBytesAt = P::kItems == 256 ? 64 : kWordsAt;
+  static constexpr int kByteLines = (kWordsAt - kBytesAt) / 16;
+  static_assert(kWordsAt + 64 * kWords == P::kBytes && kBytesAt + 16 * kByteLines == kWordsAt);
+};
 
-uint32_t load_u32(const uint8_t* p) {
-  uint32_t x;
-  std::memcpy(&x, p, 4);
-  return x;
+template <class P>
+struct Image {
+  uint8_t words[4 * Shape<P>::kWords];
+  uint8_t bytes[16];
+};
+
+// Where a plane begins in Image::words.
+template <class P>
+constexpr int plane(int offset) {
+  return (offset - Shape<P>::kWordsAt) / 16;
 }
 
-void or_u32(std::byte* p, uint32_t x) {
-  uint32_t old;
-  std::memcpy(&old, p, 4);
-  old |= x;
-  std::memcpy(p, &old, 4);
-}
-
-// Places (code >> Shift) & mask of every element into a plane of Bits-wide fields that sub-blocks share
-// as described in panel_layout.h; the plane is zero before.
-template <class P, int kSub, int kBits, int kShift>
-void put_plane(const Codes<P>& codes, std::byte* plane) {
-  constexpr int kLines = kSub / 4, kShared = 8 / kBits;
-  constexpr uint32_t kMask = 0x01010101u * ((1u << kBits) - 1);
-  for (int s = 0; s < P::kItems / kSub; ++s)
-    for (int j = 0; j < kLines; ++j) {
-      std::byte* line = plane + 64 * ((s / kShared) * kLines + j);
-      for (int r = 0; r < kPanelRows; ++r)
-        or_u32(line + 4 * r, ((load_u32(codes[r] + s * kSub + 4 * j) >> kShift) & kMask)
-                                 << (kBits * (s % kShared)));
+// 256 codes of 2 bits: byte 16m + l takes those of elements 64m + 16k + l to bits 2k (panel_layout.h); blocks
+// hold element 128h + 32g + l at bits 2g of byte 32h + l.
+void regroup_crumbs(const uint8_t* qs, uint8_t* out) {
+  for (int h = 0; h < 2; ++h)
+    for (int m = 0; m < 2; ++m) {
+      const auto low = load<Bytes>(qs + 32 * h), high = load<Bytes>(qs + 32 * h + 16);
+      const Bytes a = low >> (4 * m), b = high >> (4 * m);
+      store(out + 32 * h + 16 * m, (a & 3) | (b & 3) << 2 | (a & 12) << 2 | (b & 12) << 4);
     }
 }
 
-// The fifth bits of 5-bit codes, blocks of 32.
-template <class P>
-void put_fifth_bits(const Codes<P>& codes, std::byte* plane) {
-  for (int s = 0; s < P::kItems / 32; ++s)
-    for (int j = 0; j < 8; ++j) {
-      std::byte* line = plane + 64 * ((s / 2) * 2 + j / 4);
-      for (int r = 0; r < kPanelRows; ++r)
-        or_u32(line + 4 * r, ((load_u32(codes[r] + s * 32 + 4 * j) >> 4) & 0x01010101u)
-                                 << (2 * (j % 4) + s % 2));
+// Two halves of 32 codes each, whose nibbles lie as Q4_0 stores them: the first becomes the low nibbles.
+void pair_nibbles(const uint8_t* first, const uint8_t* second, uint8_t* out) {
+  const auto a = load<Bytes>(first), b = load<Bytes>(second);
+  store(out, (a & 15) | b << 4);
+  store(out + 16, a >> 4 | (b & 0xf0));
+}
+
+// Lines of 4-byte words, two per pair of sub-blocks: bits 2p, 2p + 1 of word 4h + k of qh are the fifth bits
+// of sub-blocks 2p, 2p + 1 and go to bits 2k, 2k + 1 of word 2p + h.
+void regroup_fifth_bits(const uint8_t* qh, uint8_t* out) {
+  for (int p = 0; p < 4; ++p)
+    for (int h = 0; h < 2; ++h) {
+      uint32_t word = 0;
+      for (int k = 0; k < 4; ++k) {
+        uint32_t bits;
+        std::memcpy(&bits, qh + 16 * h + 4 * k, 4);
+        word |= ((bits >> (2 * p)) & 0x03030303u) << (2 * k);
+      }
+      std::memcpy(out + 4 * (2 * p + h), &word, 4);
     }
 }
 
-template <class Block>
-void codes_as_stored(const Block& block, uint8_t* codes) {
-  if constexpr (std::is_same_v<Block, BlockIQ4_NL> || std::is_same_v<Block, BlockIQ4_XS>)
-    unpack_indices(block, codes);  // 4 bits; the kernels look the table up
-  else
-    unpack_codes(block, codes);
-}
-
-template <class P>
-void put_codes(const Codes<P>& codes, std::byte* unit) {
-  using B = typename P::Block;
-  if constexpr (std::is_same_v<B, BlockQ8_0>) {
-    put_plane<P, 4, 8, 0>(codes, unit + P::kCodes);
-  } else if constexpr (std::is_same_v<B, BlockQ6_K>) {
-    put_plane<P, 16, 4, 0>(codes, unit + P::kCodes);
-    put_plane<P, 16, 2, 4>(codes, unit + P::kHigh);
-  } else if constexpr (std::is_same_v<B, BlockQ3_K>) {
-    put_plane<P, 16, 2, 0>(codes, unit + P::kCodes);
-    put_plane<P, 16, 1, 2>(codes, unit + P::kHigh);
-  } else if constexpr (std::is_same_v<B, BlockQ2_K>) {
-    put_plane<P, 16, 2, 0>(codes, unit + P::kCodes);
-  } else {
-    put_plane<P, 32, 4, 0>(codes, unit + P::kCodes);
-    if constexpr (std::is_same_v<B, BlockQ5_K> || std::is_same_v<B, BlockQ5_0> ||
-                  std::is_same_v<B, BlockQ5_1>)
-      put_fifth_bits<P>(codes, unit + P::kHigh);
+// The 32 fifth bits of a block of Q5_0 or Q5_1, to bits 2k + s: bit t of each nibble goes to byte t.
+void spread_fifth_bits(const uint8_t* qh, int s, uint8_t* out) {
+  uint32_t bits;
+  std::memcpy(&bits, qh, 4);
+  for (int h = 0; h < 2; ++h) {
+    uint32_t word;
+    std::memcpy(&word, out + 4 * h, 4);
+    for (int k = 0; k < 4; ++k) {
+      const uint32_t nibble = (bits >> (16 * h + 4 * k)) & 15;
+      word |= ((nibble * 0x00204081u) & 0x01010101u) << (2 * k + s);
+    }
+    std::memcpy(out + 4 * h, &word, 4);
   }
 }
 
-void put_f16(std::byte* field, int index, uint16_t half) { std::memcpy(field + 2 * index, &half, 2); }
+// 6-bit scales and minima of Q4_K and Q5_K, four at a time, to 8 bytes of low nibbles and 4 of high bits.
+void split_scales(const uint8_t* packed, uint8_t* out) {
+  uint32_t scales, mins, low[2];  // of sub-blocks 0..3, their top bits belong to 4..7
+  std::memcpy(&scales, packed, 4);
+  std::memcpy(&mins, packed + 4, 4);
+  std::memcpy(&low[1], packed + 8, 4);
+  low[0] = (scales & 0x0f0f0f0fu) | (mins & 0x0f0f0f0fu) << 4;
+  std::memcpy(out, low, 8);
+  for (int half = 0; half < 2; ++half) {
+    const int shift = 4 + 2 * half;
+    uint32_t high = ((scales >> shift) & 0x03030303u) | ((mins >> shift) & 0x03030303u) << 2;
+    high |= high >> 4;  // bytes 0 and 2 hold two sub-blocks now
+    out[8 + 2 * half] = uint8_t(high);
+    out[9 + 2 * half] = uint8_t(high >> 16);
+  }
+}
 
-// Scales of one row of a 256-element unit.
+// 6-bit scales of Q3_K, four at a time, to signed bytes.
+void join_scales(const uint8_t* packed, uint8_t* out) {
+  uint32_t low[2], high, joined[4];
+  std::memcpy(low, packed, 8);
+  std::memcpy(&high, packed + 8, 4);
+  for (int i = 0; i < 4; ++i)
+    joined[i] = ((low[i % 2] >> (4 * (i / 2))) & 0x0f0f0f0fu) | ((high >> (2 * i)) & 0x03030303u) << 4;
+  store(out, load<Bytes>(joined) - uint8_t{32});
+}
+
 template <class P>
-void put_scales(const typename P::Block& block, int r, std::byte* unit) {
-  using B = typename P::Block;
-  constexpr int kSubs = P::kItems / P::kSubItems;
-  int16_t scales[kSubs];
-  unpack_scales(block, scales);
-  if constexpr (P::kHasMins) {
-    int16_t mins[kSubs];
-    unpack_mins(block, mins);
-    put_f16(unit + P::kD, r, block.d);
-    put_f16(unit + P::kDmin, r, block.dmin);
-    for (int s = 0; s < kSubs; ++s) {
-      if constexpr (std::is_same_v<B, BlockQ2_K>) {
-        unit[P::kScales + 16 * s + r] = std::byte(scales[s] | mins[s] << 4);
-      } else {
-        unit[P::kScalesLo + 16 * s + r] = std::byte((scales[s] & 15) | (mins[s] & 15) << 4);
-        unit[P::kScalesHi + 16 * (s / 2) + r] |=
-            std::byte(((scales[s] >> 4) | (mins[s] >> 4) << 2) << (4 * (s % 2)));
-      }
+void to_image(const BlockQ4_K& block, Image<P>& image) {
+  split_scales(block.scales, image.bytes);
+  std::memcpy(image.words, block.qs, 128);
+}
+
+template <class P>
+void to_image(const BlockQ5_K& block, Image<P>& image) {
+  split_scales(block.scales, image.bytes);
+  regroup_fifth_bits(block.qh, image.words + plane<P>(P::kHigh));
+  std::memcpy(image.words + plane<P>(P::kCodes), block.qs, 128);
+}
+
+template <class P>
+void to_image(const BlockQ6_K& block, Image<P>& image) {
+  std::memcpy(image.bytes, block.scales, 16);
+  regroup_crumbs(block.qh, image.words + plane<P>(P::kHigh));
+  uint8_t* out = image.words + plane<P>(P::kCodes);
+  for (int h = 0; h < 2; ++h)
+    for (int g = 0; g < 2; ++g) {
+      const uint8_t* ql = block.ql + 64 * h + 32 * g;
+      const auto a = load<Bytes>(ql), b = load<Bytes>(ql + 16);
+      store(out + 64 * h + 16 * g, (a & 15) | b << 4);
+      store(out + 64 * h + 16 * g + 32, a >> 4 | (b & 0xf0));
     }
+}
+
+template <class P>
+void to_image(const BlockQ3_K& block, Image<P>& image) {
+  join_scales(block.scales, image.bytes);
+  regroup_crumbs(block.qs, image.words + plane<P>(P::kCodes));
+  uint8_t* out = image.words + plane<P>(P::kHigh);
+  const auto even = load<Bytes>(block.hmask), odd = load<Bytes>(block.hmask + 16);
+  for (int m = 0; m < 2; ++m) {
+    Bytes bits{};
+    for (int k = 0; k < 8; ++k) bits |= (((k % 2 == 0 ? even : odd) >> (4 * m + k / 2)) & 1) << k;
+    store(out + 16 * m, bits);
+  }
+}
+
+template <class P>
+void to_image(const BlockQ2_K& block, Image<P>& image) {
+  std::memcpy(image.bytes, block.scales, 16);
+  regroup_crumbs(block.qs, image.words);
+}
+
+template <class P>
+void to_image(const BlockIQ4_XS& block, Image<P>& image) {
+  int16_t scales[8];
+  unpack_scales(block, scales);
+  for (int s = 0; s < 8; ++s) image.bytes[s] = uint8_t(scales[s]);
+  for (int p = 0; p < 4; ++p) pair_nibbles(block.qs + 32 * p, block.qs + 32 * p + 16, image.words + 32 * p);
+}
+
+// The two blocks of a 64-element unit.
+template <class P, class B>
+void to_image(const B& first, const B& second, Image<P>& image) {
+  uint8_t* codes = image.words + plane<P>(P::kCodes);
+  if constexpr (std::is_same_v<B, BlockQ8_0>) {
+    unpack_codes(first, codes);
+    unpack_codes(second, codes + 32);
+  } else {
+    pair_nibbles(first.qs, second.qs, codes);
+    if constexpr (requires { P::kHigh; }) {
+      uint8_t* high = image.words + plane<P>(P::kHigh);
+      std::memset(high, 0, 8);
+      spread_fifth_bits(first.qh, 0, high);
+      spread_fifth_bits(second.qh, 1, high);
+    }
+  }
+}
+
+// ---- transposes ------------------------------------------------------------------------------------
+// 4 rows of 4 words each, `stride` bytes apart, to columns of 4 lines of 16 words.
+void transpose_4x4(const void* rows, size_t stride, std::byte* line) {
+  const auto* p = static_cast<const std::byte*>(rows);
+  const auto a = load<Words>(p), b = load<Words>(p + stride), c = load<Words>(p + 2 * stride),
+             d = load<Words>(p + 3 * stride);
+  const Words ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+              ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Words cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+              cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store(line, __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5));
+  store(line + 64, __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7));
+  store(line + 128, __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5));
+  store(line + 192, __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7));
+}
+
+// Word l of row r, rows `stride` bytes apart, to word r of line l. What is left of 4 goes word by word.
+void transpose_words(const void* rows, size_t stride, int64_t n, std::byte* lines) {
+  const auto* p = static_cast<const std::byte*>(rows);
+  const int64_t whole = n / 4 * 4;
+  for (int64_t l = 0; l < whole; l += 4)
+    for (int r = 0; r < kPanelRows; r += 4)
+      transpose_4x4(p + 4 * l + size_t(r) * stride, stride, lines + 64 * l + 4 * r);
+  for (int64_t l = whole; l < n; ++l)
+    for (int r = 0; r < kPanelRows; ++r)
+      std::memcpy(lines + 64 * l + 4 * r, p + size_t(r) * stride + 4 * l, 4);
+}
+
+// Byte s of row r, rows `stride` bytes apart, to byte r of line s, for the first `n` of 16 lines: four rounds
+// of interleaving rows i and i + 8.
+void transpose_bytes(const void* rows, size_t stride, int n, std::byte* lines) {
+  Bytes v[16], w[16];
+  for (int r = 0; r < 16; ++r) v[r] = load<Bytes>(static_cast<const std::byte*>(rows) + size_t(r) * stride);
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < 8; ++i) {
+      w[2 * i] =
+          __builtin_shufflevector(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      w[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14,
+                                             30, 15, 31);
+    }
+    std::memcpy(v, w, sizeof v);
+  }
+  for (int s = 0; s < n; ++s) store(lines + 16 * s, v[s]);
+}
+
+// ---- panels ----------------------------------------------------------------------------------------
+template <class P>
+void put_header(const typename P::Block& block, int b, int r, std::byte* unit) {
+  const auto put_f16 = [&](int field, uint16_t half) {
+    std::memcpy(unit + field + 2 * (kPanelRows * b + r), &half, 2);
+  };
+  if constexpr (P::kItems == 64) {
+    put_f16(P::kD, block.d);
+    if constexpr (P::kHasMins) put_f16(P::kM, block.m);
+  } else if constexpr (P::kHasMins) {
+    put_f16(P::kD, block.d);
+    put_f16(P::kDmin, block.dmin);
   } else {
     const float d = f16_to_f32(block.d);
     std::memcpy(unit + P::kD + 4 * r, &d, 4);
-    for (int s = 0; s < kSubs; ++s) unit[P::kScales + 16 * s + r] = std::byte(int8_t(scales[s]));
   }
 }
 
 template <class P>
 void pack_quantised(const std::byte* rows, int n_rows, int64_t cols, std::byte* panel) {
   using B = typename P::Block;
+  using S = Shape<P>;
   constexpr int kBlocks = P::kItems / B::kItems;  // of a unit
   const int64_t blocks_per_row = cols / B::kItems;
   const int64_t units = (cols + P::kItems - 1) / P::kItems;
+  Image<P> images[kPanelRows];
+  std::memset(images, 0, sizeof images);  // rows that are missing stay zero
   for (int64_t u = 0; u < units; ++u, panel += P::kBytes) {
-    std::memset(panel, 0, P::kBytes);
-    Codes<P> codes;
-    if (n_rows < kPanelRows || (u + 1) * kBlocks > blocks_per_row) std::memset(codes, 0, sizeof codes);
-    for (int r = 0; r < n_rows; ++r)
-      for (int b = 0; b < kBlocks && u * kBlocks + b < blocks_per_row; ++b) {
-        const std::byte* bytes = rows + (r * blocks_per_row + u * kBlocks + b) * int64_t(sizeof(B));
-        B block;
-        std::memcpy(&block, bytes, sizeof(B));
-        codes_as_stored(block, codes[r] + b * B::kItems);
-        if constexpr (P::kItems == 256) {
-          put_scales<P>(block, r, panel);
-        } else {
-          put_f16(panel + P::kD, kPanelRows * b + r, block.d);
-          if constexpr (P::kHasMins) put_f16(panel + P::kM, kPanelRows * b + r, block.m);
-        }
+    const int64_t first = u * kBlocks;
+    const int n_blocks = int(std::min<int64_t>(kBlocks, blocks_per_row - first));
+    if (n_rows < kPanelRows || n_blocks < kBlocks) std::memset(panel, 0, S::kBytesAt);
+    for (int r = 0; r < n_rows; ++r) {
+      const auto* blocks = reinterpret_cast<const B*>(rows) + r * blocks_per_row + first;
+      for (int b = 0; b < n_blocks; ++b) put_header<P>(blocks[b], b, r, panel);
+      if constexpr (kBlocks == 1) {
+        to_image(blocks[0], images[r]);
+      } else {
+        static constexpr B kNone{};
+        to_image(blocks[0], n_blocks == kBlocks ? blocks[1] : kNone, images[r]);
+        // The codes of a missing block are zeros, which is not what Q8_0 stores for zero.
+        if constexpr (std::is_same_v<B, BlockQ8_0>)
+          if (n_blocks < kBlocks) std::memset(images[r].words + 32, 0, 32);
       }
-    put_codes<P>(codes, panel);
+    }
+    if constexpr (S::kByteLines > 0)
+      transpose_bytes(images[0].bytes, sizeof images[0], S::kByteLines, panel + S::kBytesAt);
+    transpose_words(images[0].words, sizeof images[0], S::kWords, panel + S::kWordsAt);
   }
 }
 
-// Element e of row r goes to index(e, r); T is the storage type.
-template <class T, class Index>
-void pack_float(const std::byte* rows, int n_rows, int64_t cols, std::byte* panel, Index index) {
-  T* out = reinterpret_cast<T*>(panel);  // panels are 64-byte aligned
-  if (n_rows < kPanelRows) std::memset(panel, 0, size_t(cols) * kPanelRows * sizeof(T));
-  for (int r = 0; r < n_rows; ++r)
-    for (int64_t e = 0; e < cols; ++e) {
-      T x;
-      std::memcpy(&x, rows + (r * cols + e) * int64_t(sizeof(T)), sizeof(T));
-      out[index(e, r)] = x;
+// Pairs of 16-bit elements to two lines of 16 halves, in place of a line of 16 pairs.
+void unzip_pairs(int64_t n, std::byte* lines) {
+  for (std::byte* line = lines; line < lines + 64 * n; line += 64) {
+    Halves v[4];
+    std::memcpy(v, line, sizeof v);
+    for (int i = 0; i < 2; ++i) {
+      store(line + 16 * i, __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14));
+      store(line + 32 + 16 * i, __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 3, 5, 7, 9, 11, 13, 15));
     }
+  }
+}
+
+// Rows of `words` 4-byte words each: an F32 element or a pair of 16-bit ones.
+void pack_words(const std::byte* rows, int n_rows, int64_t words, std::byte* panel) {
+  if (n_rows == kPanelRows) return transpose_words(rows, size_t(words) * 4, words, panel);
+  std::memset(panel, 0, size_t(words) * 64);
+  for (int r = 0; r < n_rows; ++r)
+    for (int64_t l = 0; l < words; ++l) std::memcpy(panel + 64 * l + 4 * r, rows + 4 * (r * words + l), 4);
 }
 
 }  // namespace
 
 void pack_panel(QuantType type, const std::byte* rows, int n_rows, int64_t cols, std::byte* panel) {
   visit_panel(type, [&]<class P>() {
-    if constexpr (std::is_same_v<P, PanelF32>)
-      pack_float<uint32_t>(rows, n_rows, cols, panel, [](int64_t e, int r) { return 16 * e + r; });
-    else if constexpr (std::is_same_v<P, PanelF16>)
-      pack_float<uint16_t>(rows, n_rows, cols, panel, [](int64_t e, int r) { return 16 * e + r; });
-    else if constexpr (std::is_same_v<P, PanelBF16>)
-      pack_float<uint16_t>(rows, n_rows, cols, panel,
-                           [](int64_t e, int r) { return 32 * (e / 2) + 2 * r + e % 2; });
-    else
+    if constexpr (std::is_same_v<P, PanelF32>) {
+      pack_words(rows, n_rows, cols, panel);
+    } else if constexpr (std::is_same_v<P, PanelBF16>) {
+      pack_words(rows, n_rows, cols / 2, panel);
+    } else if constexpr (std::is_same_v<P, PanelF16>) {
+      pack_words(rows, n_rows, cols / 2, panel);
+      unzip_pairs(cols / 2, panel);
+    } else {
       pack_quantised<P>(rows, n_rows, cols, panel);
+    }
   });
 }
 
