@@ -3,6 +3,7 @@
 // with the machine's limits probed in the same run, and appends the figures to bench/results/peers.csv.
 //   npm install --prefix bench/peers
 //   node bench/peers/run.mjs --model 7b.gguf [--work short,concurrent,prefill_long,abandon] [--threads N]
+// --prefix COMMAND stands before each measuring process, e.g. 'taskset -c 0,1' or 'nice -n -10'.
 // Keep the machine otherwise idle: both engines use all cores.
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
     threads: { type: 'string', default: String(availableParallelism()) },
     out: { type: 'string', default: join(root, 'bench', 'results', 'peers.csv') },
     'ours-only': { type: 'boolean', default: false },
+    prefix: { type: 'string', default: '' },
   },
 })
 const works = options.work.split(',')
@@ -38,8 +40,12 @@ if (!options.model || works.some((work) => !WORKS.includes(work))) {
 
 function measure(script, work) {
   console.error(`${work}: ${script}`)
+  // Into the page cache, so that loading is not a measurement of the disk.
+  execFileSync('cat', [options.model], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const prefix = options.prefix.split(' ').filter(Boolean)
   const args = [join(root, 'bench', 'peers', script), work, options.model, options.threads]
-  const output = execFileSync(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [program, ...rest] = [...prefix, process.execPath, ...args]
+  const output = execFileSync(program, rest, { stdio: ['ignore', 'pipe', 'inherit'] })
   return JSON.parse(output.toString().trim().split('\n').at(-1))
 }
 
