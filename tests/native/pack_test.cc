@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed panels against a bit-by-bit packing that follows the formulas of panel_layout.h, on random
+// blocks of every type, with missing rows and a half-full last unit.
+#include "cpu/pack.h"
+
+#include <cstring>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include "check.h"
+#include "cpu/panel_layout.h"
+
+using namespace maestrale;
+
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+template <class B>
+constexpr bool is_table = std::is_same_v<B, BlockIQ4_NL> || std::is_same_v<B, BlockIQ4_XS>;
+
+// The `n_bits` low bits of `value` at bit `bit` of the byte that row r multiplies with element t of `line`.
+void put(Bytes& panel, uint64_t plane, int line, int r, int t, int bit, int value) {
+  panel.at(plane + uint64_t(64 * line + 4 * r + t)) |= std::byte(value << bit);
+}
+
+template <class P>
+void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
+  using B = typename P::Block;
+  constexpr bool kSixteens = std::is_same_v<B, BlockQ6_K> || std::is_same_v<B, BlockQ3_K> ||
+                             std::is_same_v<B, BlockQ2_K>;  // sub-blocks of 16 elements, else 32
+  const int sub = kSixteens ? 16 : 32, lines = sub / 4;
+  const int s = e / sub, j = e % sub / 4, t = e % 4;
+  const auto nibble = [&] { put(panel, unit + P::kCodes, s / 2 * lines + j, r, t, 4 * (s % 2), code & 15); };
+  const auto crumb = [&](int plane, int value) {
+    put(panel, unit + uint64_t(plane), s / 4 * lines + j, r, t, 2 * (s % 4), value & 3);
+  };
+  if constexpr (std::is_same_v<B, BlockQ8_0>) {
+    put(panel, unit + P::kCodes, e / 4, r, t, 0, code);
+  } else if constexpr (std::is_same_v<B, BlockQ6_K>) {
+    nibble();
+    crumb(P::kHigh, code >> 4);
+  } else if constexpr (std::is_same_v<B, BlockQ3_K>) {
+    crumb(P::kCodes, code);
+    put(panel, unit + P::kHigh, s / 8 * lines + j, r, t, s % 8, code >> 2);
+  } else if constexpr (std::is_same_v<B, BlockQ2_K>) {
+    crumb(P::kCodes, code);
+  } else {
+    nibble();
+    if constexpr (requires { P::kHigh; })
+      put(panel, unit + P::kHigh, s / 2 * 2 + j / 4, r, t, 2 * (j % 4) + s % 2, code >> 4);
+  }
+}
+
+template <class P>
+void put_scales(const typename P::Block& block, Bytes& panel, uint64_t unit, int r, int b) {
+  using B = typename P::Block;
+  if constexpr (P::kItems == 64) {
+    std::memcpy(&panel.at(unit + P::kD + uint64_t(2 * (16 * b + r))), &block.d, 2);
+    if constexpr (P::kHasMins) std::memcpy(&panel.at(unit + P::kM + uint64_t(2 * (16 * b + r))), &block.m, 2);
+  } else {
+    constexpr int kSubs = P::kItems / P::kSubItems;
+    int16_t scales[kSubs], mins[kSubs] = {};
+    unpack_scales(block, scales);
+    if constexpr (P::kHasMins) {
+      unpack_mins(block, mins);
+      std::memcpy(&panel.at(unit + P::kD + uint64_t(2 * r)), &block.d, 2);
+      std::memcpy(&panel.at(unit + P::kDmin + uint64_t(2 * r)), &block.dmin, 2);
+    } else {
+      const float d = f16_to_f32(block.d);
+      std::memcpy(&panel.at(unit + P::kD + uint64_t(4 * r)), &d, 4);
+    }
+    for (int s = 0; s < kSubs; ++s) {
+      const auto at = [&](int field, int line) -> std::byte& {
+        return panel.at(unit + uint64_t(field + 16 * line + r));
+      };
+      if constexpr (std::is_same_v<B, BlockQ2_K>) {
+        at(P::kScales, s) = std::byte(scales[s] | mins[s] << 4);
+      } else if constexpr (P::kHasMins) {
+        at(P::kScalesLo, s) = std::byte((scales[s] & 15) | (mins[s] & 15) << 4);
+        at(P::kScalesHi, s / 2) |= std::byte(((scales[s] >> 4) | (mins[s] >> 4) << 2) << (4 * (s % 2)));
+      } else {
+        at(P::kScales, s) = std::byte(scales[s]);
+      }
+    }
+  }
+}
+
+template <class P>
+Bytes naive(QuantType type, const Bytes& rows, int n_rows, int64_t cols) {
+  Bytes panel(panel_bytes(type, cols));
+  if constexpr (requires { typename P::Block; }) {
+    using B = typename P::Block;
+    const int64_t blocks = cols / B::kItems;
+    for (int r = 0; r < n_rows; ++r)
+      for (int64_t i = 0; i < blocks; ++i) {
+        B block;
+        std::memcpy(&block, rows.data() + (r * blocks + i) * int64_t(sizeof(B)), sizeof(B));
+        uint8_t codes[B::kItems];
+        if constexpr (is_table<B>)
+          unpack_indices(block, codes);
+        else
+          unpack_codes(block, codes);
+        const int64_t first = i * B::kItems;  // element of the row
+        const uint64_t unit = uint64_t(first / P::kItems * P::kBytes);
+        for (int e = 0; e < B::kItems; ++e) put_code<P>(panel, unit, r, int(first % P::kItems) + e, codes[e]);
+        put_scales<P>(block, panel, unit, r, int(first % P::kItems / B::kItems));
+      }
+  } else {
+    const int64_t size = type == QuantType::kF32 ? 4 : 2;
+    for (int64_t r = 0; r < n_rows; ++r)
+      for (int64_t e = 0; e < cols; ++e) {
+        const int64_t at = type == QuantType::kBF16 ? 32 * (e / 2) + 2 * r + e % 2 : 16 * e + r;
+        std::memcpy(&panel.at(uint64_t(at * size)), &rows.at(uint64_t((r * cols + e) * size)), size_t(size));
+      }
+  }
+  return panel;
+}
+
+}  // namespace
+
+TEST("pack: panels are the formulas' bit for bit, for every type, row count and last unit") {
+  std::mt19937_64 random(7);
+  for (const QuantTraits& traits : kQuantTraits)
+    for (const int n_rows : {1, 2, 5, 15, 16})
+      for (const int64_t units : {1, 2, 3}) {
+        const int64_t cols = units * std::max<int64_t>(traits.items_per_block, kColumnStep);
+        Bytes rows(uint64_t(n_rows) * row_bytes(traits.type, uint64_t(cols)));
+        for (std::byte& b : rows) b = std::byte(random());
+        const uint64_t bytes = panel_bytes(traits.type, cols);
+        struct alignas(64) Line {
+          std::byte bytes[64];
+        };
+        std::vector<Line> packed(bytes / 64 + 1);
+        std::memset(packed.data(), 0xa5, packed.size() * 64);  // what was there must not show through
+        pack_panel(traits.type, rows.data(), n_rows, cols, packed.front().bytes);
+        const Bytes expected =
+            visit_panel(traits.type, [&]<class P>() { return naive<P>(traits.type, rows, n_rows, cols); });
+        CHECK_EQ(expected.size(), bytes);
+        for (uint64_t i = 0; i < bytes; ++i)
+          if (packed[i / 64].bytes[i % 64] != expected[i])
+            maestrale::test::fail(__FILE__, __LINE__,
+                                  std::string(traits.name) + ", " + std::to_string(n_rows) + " rows, " +
+                                      std::to_string(cols) + " columns: byte " + std::to_string(i));
+        for (uint64_t i = bytes; i < packed.size() * 64; ++i)
+          CHECK(packed[i / 64].bytes[i % 64] == std::byte(0xa5));
+      }
+}
