@@ -24,8 +24,8 @@ double approx_value(Approx function, double a, double b) {
 
 ApproxError approx_error(Approx function) {
   switch (function) {
-    case Approx::kDivide: return {0x1p-22, 0};            // 2 ulp
-    case Approx::kReciprocal: return {0x1p-23, 0};        // 1 ulp
+    case Approx::kDivide: return {0x1p-22, 0};      // 2 ulp
+    case Approx::kReciprocal: return {0x1p-23, 0};  // 1 ulp
     case Approx::kRoot: return {0x1p-23, 0};
     case Approx::kReciprocalRoot: return {0x1.12p-23, 0};  // 2^-22.9
     case Approx::kExp2: return {0x1p-22, 0};
@@ -78,6 +78,8 @@ Handler handler(Approx function) {
 
 }  // namespace
 
-Handler approx_handler(Approx function, bool ftz) { return ftz ? handler<true>(function) : handler<false>(function); }
+Handler approx_handler(Approx function, bool ftz) {
+  return ftz ? handler<true>(function) : handler<false>(function);
+}
 
 }  // namespace maestrale::ptxsim

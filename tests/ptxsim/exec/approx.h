@@ -9,7 +9,15 @@
 namespace maestrale::ptxsim {
 
 enum class Approx : uint8_t {
-  kDivide, kReciprocal, kRoot, kReciprocalRoot, kExp2, kLog2, kSine, kCosine, kTanh
+  kDivide,
+  kReciprocal,
+  kRoot,
+  kReciprocalRoot,
+  kExp2,
+  kLog2,
+  kSine,
+  kCosine,
+  kTanh
 };
 
 Handler approx_handler(Approx function, bool ftz);

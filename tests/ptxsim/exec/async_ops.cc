@@ -34,7 +34,8 @@ void copy_async(Warp& w, const Op& op, uint32_t mask) {
   uint32_t reads = 0;
   each_lane(mask, [&](int i) {
     const uint32_t n = size ? size[i] : a.bytes;
-    if (n > a.bytes) report(w, op, i, FaultKind::kOutOfBounds, "cp.async with a source size of " + std::to_string(n));
+    if (n > a.bytes)
+      report(w, op, i, FaultKind::kOutOfBounds, "cp.async with a source size of " + std::to_string(n));
     if (n == a.bytes) {
       reads |= 1u << i;
     } else if (n > 0) {  // a part: bytewise, it has no alignment of its own
@@ -49,7 +50,8 @@ void copy_async(Warp& w, const Op& op, uint32_t mask) {
   // Bounds, alignment and banks of the destination; it counts as written when the copy is complete.
   const bool races = cta.options().check_races;
   each_lane(mask, [&](int i) {
-    if (to.v[i] % a.bytes) report(w, op, i, FaultKind::kMisaligned, "cp.async to a misaligned offset of shared memory");
+    if (to.v[i] % a.bytes)
+      report(w, op, i, FaultKind::kMisaligned, "cp.async to a misaligned offset of shared memory");
     if (to.v[i] + a.bytes > cta.shared.size())
       report(w, op, i, FaultKind::kOutOfBounds, "cp.async writes behind the end of shared memory");
     if (races) cta.shared_races.access(w, op, i, uint32_t(to.v[i]), a.bytes, AccessKind::kStore, true);
@@ -58,7 +60,8 @@ void copy_async(Warp& w, const Op& op, uint32_t mask) {
   const bool eager = mode == AsyncCopy::kEager || (mode == AsyncCopy::kRandom && (cta.launch->random() & 1));
   each_lane(mask, [&](int i) {
     const uint32_t n = size ? size[i] : a.bytes;
-    PendingCopy copy{w.copy_group[i], uint8_t(i), a.bytes, uint8_t(n), eager, uint32_t(to.v[i]), from.v[i], &op};
+    PendingCopy copy{w.copy_group[i], uint8_t(i),        a.bytes,   uint8_t(n),
+                     eager,           uint32_t(to.v[i]), from.v[i], &op};
     if (eager) perform(w, copy);
     w.copies.push_back(copy);
     cta.counters->async_copies += a.bytes;

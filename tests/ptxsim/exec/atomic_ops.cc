@@ -51,7 +51,8 @@ struct Decrement { uint32_t operator()(uint32_t a, uint32_t b, uint32_t) const {
 template <bool kBfloat>
 struct AddHalf {
   uint16_t operator()(uint16_t a, uint16_t b, uint16_t) const {
-    return kBfloat ? to_bfloat(add_to_odd(from_bfloat(a), from_bfloat(b))) : to_half(add_to_odd(from_half(a), from_half(b)));
+    return kBfloat ? to_bfloat(add_to_odd(from_bfloat(a), from_bfloat(b)))
+                   : to_half(add_to_odd(from_half(a), from_half(b)));
   }
 };
 template <bool kBfloat>
@@ -74,11 +75,14 @@ Handler of_integers(Type t) {
 }
 template <class F>
 Handler of_bits(Type t) {
-  return t == Type::kB32 ? Handler(atomic<uint32_t, F>) : t == Type::kB64 ? Handler(atomic<uint64_t, F>) : nullptr;
+  return t == Type::kB32   ? Handler(atomic<uint32_t, F>)
+         : t == Type::kB64 ? Handler(atomic<uint64_t, F>)
+                           : nullptr;
 }
 
 Handler handler(const std::string& name, Type type, bool noftz) {
-  const bool half = type == Type::kF16 || type == Type::kBf16 || type == Type::kF16x2 || type == Type::kBf16x2;
+  const bool half =
+      type == Type::kF16 || type == Type::kBf16 || type == Type::kF16x2 || type == Type::kBf16x2;
   if (noftz != half) return nullptr;  // .noftz belongs to the halves
   if (name == "add") {
     switch (type) {
@@ -109,16 +113,21 @@ Handler handler(const std::string& name, Type type, bool noftz) {
 void decode_atomic(Decoder& d, const Instruction& i, Op& op) {
   const bool reduces = i.opcode == "red";
   Modifiers m(i);
-  if (m.accept("release")) op.variant = kReleases;
-  else if (m.accept("acquire")) op.variant = kAcquires;
-  else if (m.accept("acq_rel")) op.variant = kReleases | kAcquires;
-  else m.accept("relaxed");
+  if (m.accept("release"))
+    op.variant = kReleases;
+  else if (m.accept("acquire"))
+    op.variant = kAcquires;
+  else if (m.accept("acq_rel"))
+    op.variant = kReleases | kAcquires;
+  else
+    m.accept("relaxed");
   if (!m.accept("cta") && !m.accept("gpu")) m.accept("sys");
   Access& a = d.new_access(op);
   if (const auto space = space_named("." + m.peek())) {
     a.space = *space;
     m.take();
-    if (a.space != Space::kGlobal && a.space != Space::kShared) d.fail("atomics work on global and shared memory");
+    if (a.space != Space::kGlobal && a.space != Space::kShared)
+      d.fail("atomics work on global and shared memory");
     if (a.space == Space::kShared) m.accept("cta");
   }
   const std::string name = m.take();
@@ -126,7 +135,8 @@ void decode_atomic(Decoder& d, const Instruction& i, Op& op) {
   const Type type = m.type();
   m.end();
   op.run = handler(name, type, noftz);
-  if (!op.run || (reduces && (name == "exch" || name == "cas"))) d.fail("unknown atomic operation '" + i.opcode + "." + name + "' on this type");
+  if (!op.run || (reduces && (name == "exch" || name == "cas")))
+    d.fail("unknown atomic operation '" + i.opcode + "." + name + "' on this type");
   const size_t first = reduces ? 0 : 1;
   d.operands(i, first + (name == "cas" ? 3 : 2));
   if (!reduces) op.dst = d.destination(i.operands[0], type);

@@ -23,24 +23,32 @@ struct Shr { template <class T> T operator()(T a, uint32_t n) const {
 template <class F>
 struct BitBinary {
   template <class T>
-  static void run(Warp& w, const Op& op, uint32_t mask) { binary_op<T, T, T>(w, op, mask, F()); }
+  static void run(Warp& w, const Op& op, uint32_t mask) {
+    binary_op<T, T, T>(w, op, mask, F());
+  }
 };
 template <class F>
 struct BitUnary {
   template <class T>
-  static void run(Warp& w, const Op& op, uint32_t mask) { unary_op<T, T>(w, op, mask, F()); }
+  static void run(Warp& w, const Op& op, uint32_t mask) {
+    unary_op<T, T>(w, op, mask, F());
+  }
 };
 template <class F>
 struct Shift {
   template <class T>
-  static void run(Warp& w, const Op& op, uint32_t mask) { binary_op<T, T, uint32_t>(w, op, mask, F()); }
+  static void run(Warp& w, const Op& op, uint32_t mask) {
+    binary_op<T, T, uint32_t>(w, op, mask, F());
+  }
 };
 
 template <class F>
 void predicate_binary(Warp& w, const Op& op, uint32_t mask) {
   set_pred(w.pred(op.dst), mask, F()(w.pred(op.src[0]), w.pred(op.src[1])));
 }
-void predicate_not(Warp& w, const Op& op, uint32_t mask) { set_pred(w.pred(op.dst), mask, ~w.pred(op.src[0])); }
+void predicate_not(Warp& w, const Op& op, uint32_t mask) {
+  set_pred(w.pred(op.dst), mask, ~w.pred(op.src[0]));
+}
 
 Type bit_type(Decoder& d, Modifiers& m) {
   const Type type = m.type();
@@ -89,7 +97,8 @@ void decode_shift(Decoder& d, const Instruction& i, Op& op) {
   op.src[0] = d.source(i.operands[1], type);
   op.src[1] = d.source(i.operands[2], Type::kU32);
   const int bytes = type_bytes(type);
-  if (is_float(type) || bytes < 2 || (i.opcode == "shl" && (is_signed(type) || type == Type::kU32))) d.fail("not a type of '" + i.opcode + "'");
+  if (is_float(type) || bytes < 2 || (i.opcode == "shl" && (is_signed(type) || type == Type::kU32)))
+    d.fail("not a type of '" + i.opcode + "'");
   if (i.opcode == "shl") {
     op.run = bits_handler<Shift<Shl>>(bytes);
   } else {
@@ -101,11 +110,12 @@ void decode_shift(Decoder& d, const Instruction& i, Op& op) {
 
 template <bool kLeft, bool kClamp>
 void funnel(Warp& w, const Op& op, uint32_t mask) {
-  ternary_op<uint32_t, uint32_t, uint32_t, uint32_t>(w, op, mask, [](uint32_t low, uint32_t high, uint32_t count) {
-    const uint32_t n = kClamp ? (count < 32 ? count : 32) : count & 31;
-    const uint64_t both = uint64_t(high) << 32 | low;
-    return kLeft ? uint32_t((both << n) >> 32) : uint32_t(both >> n);
-  });
+  ternary_op<uint32_t, uint32_t, uint32_t, uint32_t>(
+      w, op, mask, [](uint32_t low, uint32_t high, uint32_t count) {
+        const uint32_t n = kClamp ? (count < 32 ? count : 32) : count & 31;
+        const uint64_t both = uint64_t(high) << 32 | low;
+        return kLeft ? uint32_t((both << n) >> 32) : uint32_t(both >> n);
+      });
 }
 
 void decode_funnel(Decoder& d, const Instruction& i, Op& op) {
@@ -119,7 +129,9 @@ void decode_funnel(Decoder& d, const Instruction& i, Op& op) {
   d.operands(i, 4);
   op.dst = d.destination(i.operands[0], Type::kB32);
   for (int k = 0; k < 3; ++k) op.src[k] = d.source(i.operands[size_t(k) + 1], Type::kB32);
-  op.run = left ? clamp ? funnel<true, true> : funnel<true, false> : clamp ? funnel<false, true> : funnel<false, false>;
+  op.run = left    ? clamp ? funnel<true, true> : funnel<true, false>
+              : clamp ? funnel<false, true>
+                   : funnel<false, false>;
 }
 
 // ---- lop3: any function of three bits, as a table of eight
@@ -144,7 +156,8 @@ void decode_lop3(Decoder& d, const Instruction& i, Op& op) {
   d.operands(i, 5);
   op.dst = d.destination(i.operands[0], Type::kB32);
   for (int k = 0; k < 3; ++k) op.src[k] = d.source(i.operands[size_t(k) + 1], Type::kB32);
-  if (i.operands[4].kind != Operand::kInteger || i.operands[4].bits > 255) d.fail("lop3 needs a table of 8 bits");
+  if (i.operands[4].kind != Operand::kInteger || i.operands[4].bits > 255)
+    d.fail("lop3 needs a table of 8 bits");
   op.imm = int64_t(i.operands[4].bits);
   op.run = lop3;
 }
@@ -152,18 +165,19 @@ void decode_lop3(Decoder& d, const Instruction& i, Op& op) {
 // ---- prmt: four bytes picked from eight
 
 void permute(Warp& w, const Op& op, uint32_t mask) {
-  ternary_op<uint32_t, uint32_t, uint32_t, uint32_t>(w, op, mask, [](uint32_t a, uint32_t b, uint32_t select) {
-    const uint64_t bytes = uint64_t(b) << 32 | a;
-    uint32_t r = 0;
-    for (int k = 0; k < 4; ++k) {
-      const uint32_t pick = select >> (4 * k);
-      uint32_t byte = uint32_t(bytes >> (8 * (pick & 7))) & 0xff;
-      const uint32_t sign = (byte & 0x80) ? 0xffu : 0u;
-      byte = (pick & 8) ? sign : byte;
-      r |= byte << (8 * k);
-    }
-    return r;
-  });
+  ternary_op<uint32_t, uint32_t, uint32_t, uint32_t>(
+      w, op, mask, [](uint32_t a, uint32_t b, uint32_t select) {
+        const uint64_t bytes = uint64_t(b) << 32 | a;
+        uint32_t r = 0;
+        for (int k = 0; k < 4; ++k) {
+          const uint32_t pick = select >> (4 * k);
+          uint32_t byte = uint32_t(bytes >> (8 * (pick & 7))) & 0xff;
+          const uint32_t sign = (byte & 0x80) ? 0xffu : 0u;
+          byte = (pick & 8) ? sign : byte;
+          r |= byte << (8 * k);
+        }
+        return r;
+      });
 }
 
 void decode_permute(Decoder& d, const Instruction& i, Op& op) {

@@ -89,15 +89,20 @@ Parsed parse_comparison(Decoder& d, const std::string& name, Type type) {
   static const std::map<std::string, Parsed, std::less<>> any = {
       {"eq", {Compare::kEq, false}}, {"ne", {Compare::kNe, false}}, {"lt", {Compare::kLt, false}},
       {"le", {Compare::kLe, false}}, {"gt", {Compare::kGt, false}}, {"ge", {Compare::kGe, false}}};
-  static const std::map<std::string, Parsed, std::less<>> of_unsigned = {
-      {"lo", {Compare::kLt, false}}, {"ls", {Compare::kLe, false}}, {"hi", {Compare::kGt, false}}, {"hs", {Compare::kGe, false}}};
+  static const std::map<std::string, Parsed, std::less<>> of_unsigned = {{"lo", {Compare::kLt, false}},
+                                                                         {"ls", {Compare::kLe, false}},
+                                                                         {"hi", {Compare::kGt, false}},
+                                                                         {"hs", {Compare::kGe, false}}};
   static const std::map<std::string, Parsed, std::less<>> of_floats = {
-      {"equ", {Compare::kNe, true}}, {"neu", {Compare::kEq, true}}, {"ltu", {Compare::kGe, true}},
-      {"leu", {Compare::kGt, true}}, {"gtu", {Compare::kLe, true}}, {"geu", {Compare::kLt, true}},
+      {"equ", {Compare::kNe, true}},   {"neu", {Compare::kEq, true}}, {"ltu", {Compare::kGe, true}},
+      {"leu", {Compare::kGt, true}},   {"gtu", {Compare::kLe, true}}, {"geu", {Compare::kLt, true}},
       {"num", {Compare::kNum, false}}, {"nan", {Compare::kNum, true}}};
   const bool bits = type == Type::kB16 || type == Type::kB32 || type == Type::kB64;
-  if (const auto f = any.find(name); f != any.end() && (!bits || name == "eq" || name == "ne")) return f->second;
-  if (const auto f = of_unsigned.find(name); f != of_unsigned.end() && !is_float(type) && !is_signed(type) && !bits) return f->second;
+  if (const auto f = any.find(name); f != any.end() && (!bits || name == "eq" || name == "ne"))
+    return f->second;
+  if (const auto f = of_unsigned.find(name);
+      f != of_unsigned.end() && !is_float(type) && !is_signed(type) && !bits)
+    return f->second;
   if (const auto f = of_floats.find(name); f != of_floats.end() && is_float(type)) return f->second;
   d.fail("unknown comparison '." + name + "' for this type");
 }
@@ -135,7 +140,8 @@ void set_value(Warp& w, const Op& op, uint32_t mask) {
 }
 
 // {.ftz} and {.and|.or|.xor}, the operands from `first` on, the third one included.
-void decode_comparison(Decoder& d, const Instruction& i, Op& op, const std::string& name, bool ftz, int joined, Type type) {
+void decode_comparison(Decoder& d, const Instruction& i, Op& op, const std::string& name, bool ftz,
+                       int joined, Type type) {
   const Parsed parsed = parse_comparison(d, name, type);
   const Comparison f = comparison(type, parsed.compare);
   if (!f || (ftz && type != Type::kF32)) d.fail("not a type of '" + i.opcode + "'");
@@ -148,7 +154,9 @@ void decode_comparison(Decoder& d, const Instruction& i, Op& op, const std::stri
                        (joined && i.operands[3].negated ? kNegateJoined : 0));
 }
 
-int joined_by(Modifiers& m) { return m.accept("and") ? kAnd : m.accept("or") ? kOr : m.accept("xor") ? kXor : 0; }
+int joined_by(Modifiers& m) {
+  return m.accept("and") ? kAnd : m.accept("or") ? kOr : m.accept("xor") ? kXor : 0;
+}
 
 void decode_setp(Decoder& d, const Instruction& i, Op& op) {
   Modifiers m(i);

@@ -31,7 +31,9 @@ void decode_exit(Decoder& d, const Instruction& i, Op& op) {
   op.flow = Flow::kExit;
 }
 
-void trap(Warp& w, const Op& op, uint32_t mask) { report(w, op, __builtin_ctz(mask), FaultKind::kTrap, "trap"); }
+void trap(Warp& w, const Op& op, uint32_t mask) {
+  report(w, op, __builtin_ctz(mask), FaultKind::kTrap, "trap");
+}
 
 void decode_trap(Decoder& d, const Instruction& i, Op& op) {
   Modifiers(i).end();
@@ -62,15 +64,18 @@ void decode_call(Decoder& d, const Instruction& i, Op& op) {
   const Operand* results = nullptr;
   const Operand* arguments = nullptr;
   if (at < i.operands.size() && i.operands[at].kind == Operand::kVector) results = &i.operands[at++];
-  if (at >= i.operands.size() || i.operands[at].kind != Operand::kSymbol) d.fail("an indirect call is not known");
+  if (at >= i.operands.size() || i.operands[at].kind != Operand::kSymbol)
+    d.fail("an indirect call is not known");
   const std::string name = i.operands[at++].name;
   if (at < i.operands.size()) arguments = &i.operands[at++];
   if (at != i.operands.size()) d.fail("too many operands of 'call'");
   const Function& f = d.callee(i, name);
   CallSite& call = d.new_call(op);
   call.callee = name;
-  const auto copies = [&](const Operand* list, const std::vector<Variable>& formals, std::vector<CallSite::Copy>& out, bool in) {
-    if ((list ? list->elements.size() : 0) != formals.size()) d.fail("'" + name + "' takes another number of parameters");
+  const auto copies = [&](const Operand* list, const std::vector<Variable>& formals,
+                          std::vector<CallSite::Copy>& out, bool in) {
+    if ((list ? list->elements.size() : 0) != formals.size())
+      d.fail("'" + name + "' takes another number of parameters");
     for (size_t k = 0; k < formals.size(); ++k) {
       if (list->elements[k].kind != Operand::kSymbol) d.fail("an argument must be a .param variable");
       const int32_t here = int32_t(d.frame_offset(list->elements[k].name));
@@ -80,8 +85,10 @@ void decode_call(Decoder& d, const Instruction& i, Op& op) {
   };
   copies(arguments, f.params, call.arguments, true);
   copies(results, f.returns, call.results, false);
-  if (is_supplied(name)) op.run = supplied(name);
-  else op.flow = Flow::kCall;
+  if (is_supplied(name))
+    op.run = supplied(name);
+  else
+    op.flow = Flow::kCall;
 }
 
 // ---- barriers: src[0] = number, src[1] = threads, src[2] = predicate; variant as below

@@ -49,9 +49,15 @@ void int_to_int(Warp& w, const Op& op, uint32_t mask) {
   const S* a = w.reg<S>(op.src[0]);
   const int stride = int(op.imm & 0xff) / int(sizeof(S));
   switch (op.imm >> 8) {
-    case 2: return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int16_t, uint16_t>>(w, op, mask, a, stride);
-    case 4: return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int32_t, uint32_t>>(w, op, mask, a, stride);
-    default: return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int64_t, uint64_t>>(w, op, mask, a, stride);
+    case 2:
+      return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int16_t, uint16_t>>(
+          w, op, mask, a, stride);
+    case 4:
+      return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int32_t, uint32_t>>(
+          w, op, mask, a, stride);
+    default:
+      return IntToInt<D, S>::template run<std::conditional_t<std::is_signed_v<D>, int64_t, uint64_t>>(
+          w, op, mask, a, stride);
   }
 }
 
@@ -75,7 +81,9 @@ struct ToInt {
   static constexpr Handler of = int_to_int<D, S>;
 };
 template <class S>
-constexpr Handler int_to_int_handler(Type d) { return by_int<ToInt<S>>(d); }
+constexpr Handler int_to_int_handler(Type d) {
+  return by_int<ToInt<S>>(d);
+}
 
 Handler integer_pair(Type d, Type s) {
   switch (s) {
@@ -174,11 +182,17 @@ struct FloatToInt {
       x = integral(x, round);
       constexpr double kLow = double(std::numeric_limits<D>::min());
       constexpr double kEnd = 2 * double(std::make_unsigned_t<D>(std::numeric_limits<D>::max() / 2 + 1));
-      return x != x ? kNan : x < kLow ? std::numeric_limits<D>::min() : x >= kEnd ? std::numeric_limits<D>::max() : D(x);
+      return x != x      ? kNan
+             : x < kLow  ? std::numeric_limits<D>::min()
+             : x >= kEnd ? std::numeric_limits<D>::max()
+                         : D(x);
     };
-    if (op.imm >> 8 == 2) lanes(w.reg<uint16_t>(op.dst), mask, [=](int i) { return uint16_t(convert(i)); });
-    else if (op.imm >> 8 == 4) lanes(w.reg<uint32_t>(op.dst), mask, [=](int i) { return uint32_t(convert(i)); });
-    else lanes(w.reg<uint64_t>(op.dst), mask, [=](int i) { return uint64_t(convert(i)); });
+    if (op.imm >> 8 == 2)
+      lanes(w.reg<uint16_t>(op.dst), mask, [=](int i) { return uint16_t(convert(i)); });
+    else if (op.imm >> 8 == 4)
+      lanes(w.reg<uint32_t>(op.dst), mask, [=](int i) { return uint32_t(convert(i)); });
+    else
+      lanes(w.reg<uint64_t>(op.dst), mask, [=](int i) { return uint64_t(convert(i)); });
   }
 };
 
@@ -193,12 +207,15 @@ void float_to_float(Warp& w, const Op& op, uint32_t mask) {
     if (variant & kIntegral) x = integral(x, round);
     if (variant & kSaturate) x = x > 0 ? (x < 1 ? x : 1) : 0;
     if (variant & kRelu) x = x > 0 ? x : x != x ? x : 0;
-    if constexpr (std::is_same_v<To, FromF16>) return to_half(x, round);
-    else if constexpr (std::is_same_v<To, FromBf16>) return to_bfloat(x, round);
+    if constexpr (std::is_same_v<To, FromF16>)
+      return to_half(x, round);
+    else if constexpr (std::is_same_v<To, FromBf16>)
+      return to_bfloat(x, round);
     else if constexpr (std::is_same_v<To, FromF32>) {
       const float r = canonical(std::is_same_v<From, FromF64> ? round_to_float(x, round) : float(x));
       return (variant & kFtz) ? flush(r) : r;
-    } else return x;
+    } else
+      return x;
   });
 }
 
@@ -271,7 +288,8 @@ void decode_cvt(Decoder& d, const Instruction& i, Op& op) {
   m.end();
   const bool to_float = is_float(to), of_float = is_float(from);
   if (to == Type::kF16x2 || to == Type::kBf16x2) {
-    if (from != Type::kF32 || !round || round->integral || ftz || saturate) d.fail("a pair is made of two .f32 with .rn or .rz");
+    if (from != Type::kF32 || !round || round->integral || ftz || saturate)
+      d.fail("a pair is made of two .f32 with .rn or .rz");
     d.operands(i, 3);
     op.dst = d.destination(i.operands[0], to);
     op.src[0] = d.source(i.operands[1], from);
@@ -283,8 +301,10 @@ void decode_cvt(Decoder& d, const Instruction& i, Op& op) {
   const bool wider = !to_float;
   op.dst = d.destination(i.operands[0], to, wider);
   op.src[0] = d.source(i.operands[1], from, !of_float);
-  const int from_bytes = d.register_bytes(i.operands[1]) ? d.register_bytes(i.operands[1]) : std::max(2, type_bytes(from));
-  const int to_bytes = d.register_bytes(i.operands[0]) ? d.register_bytes(i.operands[0]) : std::max(2, type_bytes(to));
+  const int from_bytes =
+      d.register_bytes(i.operands[1]) ? d.register_bytes(i.operands[1]) : std::max(2, type_bytes(from));
+  const int to_bytes =
+      d.register_bytes(i.operands[0]) ? d.register_bytes(i.operands[0]) : std::max(2, type_bytes(to));
   op.imm = from_bytes | to_bytes << 8;
   if (relu && to != Type::kF16 && to != Type::kBf16) d.fail(".relu is for halves");
   if (!of_float) {
@@ -301,9 +321,12 @@ void decode_cvt(Decoder& d, const Instruction& i, Op& op) {
     const bool narrows = to_float && type_bytes(to) < type_bytes(from);
     if (narrows && (!round || round->integral)) d.fail("a narrowing conversion needs .rn, .rz, .rm or .rp");
     if (to_float && !narrows && round && !round->integral) d.fail("an exact conversion has no rounding");
-    if (to_float && to != from && type_bytes(to) == type_bytes(from)) d.fail("no conversion between the two half formats");
+    if (to_float && to != from && type_bytes(to) == type_bytes(from))
+      d.fail("no conversion between the two half formats");
     switch (from) {
-      case Type::kF16: op.run = to == Type::kF32 && op.variant == 0 ? half_to_f32 : from_float<FromF16>(to); break;
+      case Type::kF16:
+        op.run = to == Type::kF32 && op.variant == 0 ? half_to_f32 : from_float<FromF16>(to);
+        break;
       case Type::kBf16: op.run = from_float<FromBf16>(to); break;
       case Type::kF32: op.run = from_float<FromF32>(to); break;
       case Type::kF64: op.run = from_float<FromF64>(to); break;

@@ -61,7 +61,11 @@ void set_special(const Cta& cta, Warp& w, const Program::Special& s) {
     const std::string kind = name.substr(10);
     for (int i = 0; i < kWarpSize; ++i) {
       const uint32_t own = 1u << i, below = own - 1;
-      v[i] = kind == "eq" ? own : kind == "lt" ? below : kind == "le" ? below | own : kind == "gt" ? ~(below | own) : ~below;
+      v[i] = kind == "eq"   ? own
+             : kind == "lt" ? below
+             : kind == "le" ? below | own
+             : kind == "gt" ? ~(below | own)
+                            : ~below;
     }
   } else if (name == "%clock64" || name == "%globaltimer" || name == "%gridid") {
     fill(w, s.slot, 8, launch.counters.warp_instructions + 1);
@@ -100,8 +104,9 @@ std::unique_ptr<Cta> make_cta(Launch& launch) {
   cta->registers.assign(warps * stride + 64, std::byte{0xcd});
   const size_t misaligned = reinterpret_cast<uintptr_t>(cta->registers.data()) % 64;
   std::byte* base = cta->registers.data() + (misaligned ? 64 - misaligned : 0);
-  const int64_t shared = launch.config.dynamic_shared ? program.dynamic_shared_at + int64_t(launch.config.dynamic_shared)
-                                                      : program.shared_bytes;
+  const int64_t shared = launch.config.dynamic_shared
+                             ? program.dynamic_shared_at + int64_t(launch.config.dynamic_shared)
+                             : program.shared_bytes;
   cta->shared.resize(size_t(shared));
   cta->shared_written.resize(size_t(shared));
   cta->warps.resize(warps);
@@ -135,9 +140,11 @@ bool step(Cta& cta) {
     for (const Warp& w : cta.warps) {
       if (w.finished) continue;
       if (!first) first = &w;
-      text += (text.empty() ? "" : ", ") + std::string("warp ") + std::to_string(w.index) + " at line " + std::to_string(barrier_of(w).line);
+      text += (text.empty() ? "" : ", ") + std::string("warp ") + std::to_string(w.index) + " at line " +
+              std::to_string(barrier_of(w).line);
     }
-    report(*first, barrier_of(*first), 0, FaultKind::kDeadlock, "no warp can go on; waiting at barriers: " + text);
+    report(*first, barrier_of(*first), 0, FaultKind::kDeadlock,
+           "no warp can go on; waiting at barriers: " + text);
   }
   if (run_warp(*chosen) == Stop::kFinished) {
     // What it did is over for those that later meet at a barrier without it? No: an ended warp has
@@ -155,13 +162,17 @@ bool step(Cta& cta) {
 void arrive_at_barrier(Cta& cta, Warp& w, const Op& op, uint32_t mask, bool waits) {
   const int lane = __builtin_ctz(mask);
   const uint32_t id = w.reg<uint32_t>(op.src[0])[lane];
-  if (id > 15) report(w, op, lane, FaultKind::kBarrier, "barrier " + std::to_string(id) + " does not exist; there are 16");
+  if (id > 15)
+    report(w, op, lane, FaultKind::kBarrier,
+           "barrier " + std::to_string(id) + " does not exist; there are 16");
   const uint32_t expected = op.src[1] == kNoSlot ? 0 : w.reg<uint32_t>(op.src[1])[lane];
-  if (expected % kWarpSize) report(w, op, lane, FaultKind::kBarrier, "a barrier's thread count must be a multiple of 32");
+  if (expected % kWarpSize)
+    report(w, op, lane, FaultKind::kBarrier, "a barrier's thread count must be a multiple of 32");
   Barrier& b = cta.barriers[id];
   if (!b.open) b = Barrier{};
   if (b.open && b.expected_threads != expected)
-    report(w, op, lane, FaultKind::kBarrier, "warps come to barrier " + std::to_string(id) + " with different thread counts");
+    report(w, op, lane, FaultKind::kBarrier,
+           "warps come to barrier " + std::to_string(id) + " with different thread counts");
   b.open = true;
   b.expected_threads = expected;
   b.arrived_warps |= 1u << w.index;
@@ -181,8 +192,9 @@ void complete_barriers(Cta& cta) {
   for (const Warp& w : cta.warps) alive |= uint32_t(!w.finished && w.live != 0) << w.index;
   for (Barrier& b : cta.barriers) {
     if (!b.open) continue;
-    const bool complete = b.expected_threads ? uint32_t(__builtin_popcount(b.arrived_warps)) * kWarpSize >= b.expected_threads
-                                             : (alive & ~b.arrived_warps) == 0;
+    const bool complete =
+        b.expected_threads ? uint32_t(__builtin_popcount(b.arrived_warps)) * kWarpSize >= b.expected_threads
+                           : (alive & ~b.arrived_warps) == 0;
     if (!complete) continue;
     const uint32_t now = cta.launch->clock.tick();
     cta.clocks.meet(b.arrived_warps, b.waiting_warps, now);
@@ -211,7 +223,8 @@ void run(Launch& launch) {
   std::iota(order.begin(), order.end(), 0u);
   std::shuffle(order.begin(), order.end(), launch.random);
 
-  const uint64_t resident = launch.config.cooperative ? total : std::min<uint64_t>(total, uint64_t(launch.options.resident_ctas));
+  const uint64_t resident =
+      launch.config.cooperative ? total : std::min<uint64_t>(total, uint64_t(launch.options.resident_ctas));
   std::vector<std::unique_ptr<Cta>> ctas;
   std::vector<uint64_t> turns;
   uint64_t next = 0;
@@ -239,7 +252,9 @@ void run(Launch& launch) {
 void report(const Warp& w, const Op& op, int lane, FaultKind kind, const std::string& what) {
   const Launch& launch = *w.cta->launch;
   const Dim3 t = position(uint64_t(w.index) * kWarpSize + uint64_t(lane), launch.config.block);
-  const auto triple = [](const Dim3& d) { return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")"; };
+  const auto triple = [](const Dim3& d) {
+    return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")";
+  };
   std::string where = launch.program->name + ", line " + std::to_string(op.line);
   if (op.source_line) where += " (source line " + std::to_string(op.source_line) + ")";
   throw Fault(kind, where + ", block " + triple(w.cta->id) + ", thread " + triple(t) + ": " + what);

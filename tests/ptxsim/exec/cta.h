@@ -19,7 +19,7 @@
 
 namespace maestrale::ptxsim {
 
-enum class AsyncCopy : uint8_t { kLazy, kEager, kRandom };     // when cp.async moves its bytes
+enum class AsyncCopy : uint8_t { kLazy, kEager, kRandom };       // when cp.async moves its bytes
 enum class Accumulate : uint8_t { kFloat, kDouble, kTruncate };  // how mma sums float products
 
 struct Options {
@@ -63,8 +63,8 @@ struct Barrier {
   uint32_t arrived_warps = 0;  // bit per warp: waiting or arrived
   uint32_t waiting_warps = 0;
   uint32_t predicate_or = 0, predicate_and = 1, predicate_count = 0;  // of bar.red
-  uint32_t expected_threads = 0;  // 0: all that are alive
-  bool open = false;              // somebody came since it last completed
+  uint32_t expected_threads = 0;                                      // 0: all that are alive
+  bool open = false;                                                  // somebody came since it last completed
 };
 
 struct Cta {

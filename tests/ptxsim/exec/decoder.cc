@@ -106,17 +106,22 @@ uint32_t Decoder::source(const Operand& o, Type type, bool wider) {
       if (is_float(type) && bytes > 2 && o.bits != 0) fail("an integer where a float is expected");
       return constant(o.bits, bytes);
     case Operand::kFloat:
-      if (type == Type::kF64) return constant(std::bit_cast<uint64_t>(double(std::bit_cast<float>(uint32_t(o.bits)))), 8);
-      if (bytes != 4) fail("a 32-bit float literal where " + std::to_string(bytes * 8) + " bits are expected");
+      if (type == Type::kF64)
+        return constant(std::bit_cast<uint64_t>(double(std::bit_cast<float>(uint32_t(o.bits)))), 8);
+      if (bytes != 4)
+        fail("a 32-bit float literal where " + std::to_string(bytes * 8) + " bits are expected");
       return constant(o.bits, 4);
     case Operand::kDouble:
-      if (type == Type::kF32) return constant(std::bit_cast<uint32_t>(float(std::bit_cast<double>(o.bits))), 4);
-      if (bytes != 8) fail("a 64-bit float literal where " + std::to_string(bytes * 8) + " bits are expected");
+      if (type == Type::kF32)
+        return constant(std::bit_cast<uint32_t>(float(std::bit_cast<double>(o.bits))), 4);
+      if (bytes != 8)
+        fail("a 64-bit float literal where " + std::to_string(bytes * 8) + " bits are expected");
       return constant(o.bits, 8);
     case Operand::kSymbol: return constant(symbol(o.name, o.offset), bytes);
     case Operand::kSpecial: {
       if (o.name == "WARP_SZ") return constant(32, bytes);
-      if (bytes != 4 && !(bytes == 8 && (o.name == "%clock64" || o.name == "%globaltimer" || o.name == "%gridid")))
+      if (bytes != 4 &&
+          !(bytes == 8 && (o.name == "%clock64" || o.name == "%globaltimer" || o.name == "%gridid")))
         fail("'" + o.name + "' has another width");
       const auto [found, fresh] = specials_.emplace(o.name, 0);
       if (fresh) {
@@ -233,7 +238,8 @@ void Decoder::place_shared(const Function& entry) {
       symbols_[v.name] = {uint64_t(program_.dynamic_shared_at), Space::kShared};
     }
   for (const Variable& v : module_.variables)  // all of them name the same memory
-    if (v.space == Space::kShared && v.unsized) symbols_[v.name].address = uint64_t(program_.dynamic_shared_at);
+    if (v.space == Space::kShared && v.unsized)
+      symbols_[v.name].address = uint64_t(program_.dynamic_shared_at);
 }
 
 void Decoder::decode_function(const Function& f) {
@@ -242,7 +248,8 @@ void Decoder::decode_function(const Function& f) {
   const auto outer = symbols_;
   for (const Variable& v : f.variables) {
     if (v.space == Space::kShared) continue;
-    if (v.space != Space::kLocal && v.space != Space::kParam) fail("'" + v.name + "' cannot be declared here");
+    if (v.space != Space::kLocal && v.space != Space::kParam)
+      fail("'" + v.name + "' cannot be declared here");
     program_.frame_bytes = round_up(program_.frame_bytes, std::max(v.align, 4));
     const bool local = v.space == Space::kLocal;
     symbols_[v.name] = {uint64_t(program_.frame_bytes) + (local ? 0 : kFrameParams), v.space};

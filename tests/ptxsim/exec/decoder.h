@@ -98,7 +98,7 @@ class Decoder {
   std::vector<uint32_t> slots_;  // of the registers of function_
   std::map<std::pair<uint64_t, int>, uint32_t> constants_;
   std::map<std::string, uint32_t> specials_;
-  std::map<std::string, Placed> symbols_;     // of the entry and, while it is decoded, of function_
+  std::map<std::string, Placed> symbols_;      // of the entry and, while it is decoded, of function_
   std::map<std::string, int> function_start_;  // first op of a decoded function
   std::map<std::pair<const Function*, std::string>, int64_t> formals_;  // frame offsets
   std::set<std::pair<const Function*, const Function*>> edges_;         // caller, callee

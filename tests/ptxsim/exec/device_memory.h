@@ -16,7 +16,7 @@ namespace maestrale::ptxsim {
 struct Allocation {
   uint64_t begin = 0, bytes = 0;
   bool freed = false;
-  bool is_module = false;  // variables of a module; not a leak
+  bool is_module = false;        // variables of a module; not a leak
   mutable bool counted = false;  // its sectors were marked in the running launch
   uint64_t end() const { return begin + bytes; }
 };

@@ -13,8 +13,8 @@ enum class FaultKind {
   kMisaligned,
   kUninitialised,
   kRace,
-  kBarrier,     // divergent or mismatched CTA barriers
-  kWarpSync,    // member masks and the lanes that come to a .sync instruction disagree
+  kBarrier,   // divergent or mismatched CTA barriers
+  kWarpSync,  // member masks and the lanes that come to a .sync instruction disagree
   kDeadlock,
   kTrap,
   kAssert,

@@ -40,8 +40,10 @@ void nearest(Warp& w, const Op& op, uint32_t mask) {
   const T* c = kArity == 3 ? w.reg<T>(op.src[2]) : b;
   lanes(w.reg<T>(op.dst), mask, [=](int i) {
     const T x = F::nearest(a[i], b[i], c[i]);
-    if constexpr (sizeof(T) == 4) return canonical(x);
-    else return x;
+    if constexpr (sizeof(T) == 4)
+      return canonical(x);
+    else
+      return x;
   });
 }
 
@@ -55,7 +57,8 @@ void rounded(Warp& w, const Op& op, uint32_t mask) {
   lanes(w.reg<float>(op.dst), mask, [=](int i) {
     float x = a[i], y = b[i], z = c[i];
     if (ftz) x = flush(x), y = flush(y), z = flush(z);
-    float r = round == Round::kNearest ? F::nearest(x, y, z) : round_to_float(F::exact(x, y, z, round), round);
+    float r =
+        round == Round::kNearest ? F::nearest(x, y, z) : round_to_float(F::exact(x, y, z, round), round);
     if (ftz) r = flush(r);
     if (saturate) r = r > 0 ? (r < 1 ? r : 1.0f) : 0.0f;  // NaN becomes 0
     return canonical(r);
@@ -171,9 +174,24 @@ void decode_copysign(Decoder& d, const Instruction& i, Op& op) {
 
 // ---- division, reciprocal, square root
 
-struct Divide { template <class T> static T of(T a, T b) { return a / b; } };
-struct Reciprocal { template <class T> static T of(T a, T) { return T(1) / a; } };
-struct Root { template <class T> static T of(T a, T) { return std::sqrt(a); } };
+struct Divide {
+  template <class T>
+  static T of(T a, T b) {
+    return a / b;
+  }
+};
+struct Reciprocal {
+  template <class T>
+  static T of(T a, T) {
+    return T(1) / a;
+  }
+};
+struct Root {
+  template <class T>
+  static T of(T a, T) {
+    return std::sqrt(a);
+  }
+};
 
 template <class F, int kArity, class T>
 void quotient(Warp& w, const Op& op, uint32_t mask) {
@@ -232,7 +250,9 @@ void decode_float_min(Decoder& d, const Instruction& i, Op& op) { decode_extremu
 void decode_float_max(Decoder& d, const Instruction& i, Op& op) { decode_extremum<true>(d, i, op); }
 void decode_float_neg(Decoder& d, const Instruction& i, Op& op) { decode_sign<true>(d, i, op); }
 void decode_float_abs(Decoder& d, const Instruction& i, Op& op) { decode_sign<false>(d, i, op); }
-void decode_float_div(Decoder& d, const Instruction& i, Op& op) { decode_quotient<Divide, 2, Approx::kDivide>(d, i, op); }
+void decode_float_div(Decoder& d, const Instruction& i, Op& op) {
+  decode_quotient<Divide, 2, Approx::kDivide>(d, i, op);
+}
 
 void add_float(Opcodes& all) {
   all["fma"] = decode_float_fma;

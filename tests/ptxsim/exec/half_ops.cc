@@ -81,9 +81,10 @@ bool decode_half(Decoder& d, const Instruction& i, Op& op) {
     int arity;
   };
   static const std::map<std::string, Known, std::less<>> known = {
-      {"add", {handler<Add>, 2}}, {"sub", {handler<Sub>, 2}},   {"mul", {handler<Mul>, 2}}, {"fma", {handler<Fma>, 3}},
-      {"neg", {handler<Neg>, 1}}, {"abs", {handler<Abs>, 1}},   {"min", {handler<Min>, 2}}, {"max", {handler<Max>, 2}},
-      {"ex2", {handler<Exp2>, 1}}, {"tanh", {handler<Tanh>, 1}}};
+      {"add", {handler<Add>, 2}},  {"sub", {handler<Sub>, 2}}, {"mul", {handler<Mul>, 2}},
+      {"fma", {handler<Fma>, 3}},  {"neg", {handler<Neg>, 1}}, {"abs", {handler<Abs>, 1}},
+      {"min", {handler<Min>, 2}},  {"max", {handler<Max>, 2}}, {"ex2", {handler<Exp2>, 1}},
+      {"tanh", {handler<Tanh>, 1}}};
   const auto found = known.find(i.opcode);
   if (found == known.end()) d.fail("'" + i.opcode + "' has no half precision form");
   const bool extremum = i.opcode == "min" || i.opcode == "max";
@@ -108,6 +109,5 @@ bool decode_half(Decoder& d, const Instruction& i, Op& op) {
   op.run = found->second.handler(type);
   return true;
 }
-
 
 }  // namespace maestrale::ptxsim

@@ -73,7 +73,8 @@ struct Ternary {
 
 Type integer_type(Decoder& d, Modifiers& m, bool sixteen = true) {
   const Type type = m.type();
-  if (is_float(type) || type == Type::kPred || type_bytes(type) < (sixteen ? 2 : 4)) d.fail("not a type of this instruction");
+  if (is_float(type) || type == Type::kPred || type_bytes(type) < (sixteen ? 2 : 4))
+    d.fail("not a type of this instruction");
   if (type == Type::kB16 || type == Type::kB32 || type == Type::kB64) d.fail("an untyped operand here");
   return type;
 }
@@ -239,13 +240,17 @@ void decode_dot(Decoder& d, const Instruction& i, Op& op) {
     if (t != Type::kU32 && t != Type::kS32) d.fail("the byte dot products take .u32 and .s32");
   const bool sa = a == Type::kS32, sb = b == Type::kS32;
   if (!two) {
-    op.run = sa ? sb ? dp4a<int8_t, int8_t> : dp4a<int8_t, uint8_t> : sb ? dp4a<uint8_t, int8_t> : dp4a<uint8_t, uint8_t>;
+    op.run = sa   ? sb ? dp4a<int8_t, int8_t> : dp4a<int8_t, uint8_t>
+               : sb ? dp4a<uint8_t, int8_t>
+                  : dp4a<uint8_t, uint8_t>;
   } else if (high) {
-    op.run = sa ? sb ? dp2a<int16_t, int8_t, true> : dp2a<int16_t, uint8_t, true>
-             : sb ? dp2a<uint16_t, int8_t, true> : dp2a<uint16_t, uint8_t, true>;
+    op.run = sa   ? sb ? dp2a<int16_t, int8_t, true> : dp2a<int16_t, uint8_t, true>
+               : sb ? dp2a<uint16_t, int8_t, true>
+                  : dp2a<uint16_t, uint8_t, true>;
   } else {
-    op.run = sa ? sb ? dp2a<int16_t, int8_t, false> : dp2a<int16_t, uint8_t, false>
-             : sb ? dp2a<uint16_t, int8_t, false> : dp2a<uint16_t, uint8_t, false>;
+    op.run = sa   ? sb ? dp2a<int16_t, int8_t, false> : dp2a<int16_t, uint8_t, false>
+               : sb ? dp2a<uint16_t, int8_t, false>
+                  : dp2a<uint16_t, uint8_t, false>;
   }
   d.operands(i, 4);
   op.dst = d.destination(i.operands[0], Type::kB32);

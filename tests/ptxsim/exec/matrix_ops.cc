@@ -16,7 +16,8 @@ template <bool kTransposed>
 void load_matrix(Warp& w, const Op& op, uint32_t mask) {
   const Access& a = *op.access;
   const int n = op.fragments->n;
-  if (mask != kAllLanes) report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "ldmatrix needs all lanes of the warp");
+  if (mask != kAllLanes)
+    report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "ldmatrix needs all lanes of the warp");
   Lanes64 address = addresses(w, a.base, a.base_is_32_bits, a.offset);
   const uint32_t rows = n == 4 ? kAllLanes : (1u << (8 * n)) - 1;
   if (a.space == Space::kGeneric) each_lane(rows, [&](int i) { address.v[i] &= kWindowBytes - 1; });
@@ -45,7 +46,8 @@ void decode_ldmatrix(Decoder& d, const Instruction& i, Op& op) {
   m.expect("b16");
   m.end();
   d.operands(i, 2);
-  if (i.operands[0].kind != Operand::kVector || int(i.operands[0].elements.size()) != n) d.fail("ldmatrix needs one register per matrix");
+  if (i.operands[0].kind != Operand::kVector || int(i.operands[0].elements.size()) != n)
+    d.fail("ldmatrix needs one register per matrix");
   Fragments& f = d.new_fragments(op);
   f.n = n;
   for (int k = 0; k < n; ++k) f.d[k] = d.destination(i.operands[0].elements[size_t(k)], Type::kB32);
@@ -99,7 +101,8 @@ float element(uint32_t word, int half) {
 // m16n8kK with 16-bit factors; a has K/4 registers, b has K/8. kHalfSum: c and d are f16.
 template <int K, bool kBfloat, bool kHalfSum>
 void mma_float(Warp& w, const Op& op, uint32_t mask) {
-  if (mask != kAllLanes) report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "mma needs all lanes of the warp");
+  if (mask != kAllLanes)
+    report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "mma needs all lanes of the warp");
   ++w.cta->counters->mma;
   const Fragments& f = *op.fragments;
   const Accumulate mode = w.cta->options().accumulate;
@@ -113,19 +116,22 @@ void mma_float(Warp& w, const Op& op, uint32_t mask) {
   for (int q = 0; q < K / 8; ++q) {
     const uint32_t* word = w.reg<uint32_t>(f.b[q]);
     for (int lane = 0; lane < kWarpSize; ++lane)
-      for (int half = 0; half < 2; ++half) b[lane / 4][lane % 4 * 2 + half + 8 * q] = element<kBfloat>(word[lane], half);
+      for (int half = 0; half < 2; ++half)
+        b[lane / 4][lane % 4 * 2 + half + 8 * q] = element<kBfloat>(word[lane], half);
   }
   float result[4][kWarpSize];
   for (int q = 0; q < 4; ++q)
     for (int lane = 0; lane < kWarpSize; ++lane) {
       const int row = lane / 4 + 8 * (q >> 1), column = lane % 4 * 2 + (q & 1);
-      const float c = kHalfSum ? element<false>(w.reg<uint32_t>(f.c[q >> 1])[lane], q & 1) : w.reg<float>(f.c[q])[lane];
+      const float c =
+          kHalfSum ? element<false>(w.reg<uint32_t>(f.c[q >> 1])[lane], q & 1) : w.reg<float>(f.c[q])[lane];
       result[q][lane] = canonical(accumulate(c, a[row], b[column], K, mode));
     }
   for (int lane = 0; lane < kWarpSize; ++lane) {
     if constexpr (kHalfSum) {
       for (int q = 0; q < 2; ++q)
-        w.reg<uint32_t>(f.d[q])[lane] = uint32_t(to_half(result[2 * q + 1][lane])) << 16 | to_half(result[2 * q][lane]);
+        w.reg<uint32_t>(f.d[q])[lane] =
+            uint32_t(to_half(result[2 * q + 1][lane])) << 16 | to_half(result[2 * q][lane]);
     } else {
       for (int q = 0; q < 4; ++q) w.reg<float>(f.d[q])[lane] = result[q][lane];
     }
@@ -135,7 +141,8 @@ void mma_float(Warp& w, const Op& op, uint32_t mask) {
 // mMn8kK with 8-bit factors and 32-bit sums that wrap.
 template <int M, int K, class A, class B>
 void mma_int(Warp& w, const Op& op, uint32_t mask) {
-  if (mask != kAllLanes) report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "mma needs all lanes of the warp");
+  if (mask != kAllLanes)
+    report(w, op, __builtin_ctz(mask), FaultKind::kWarpSync, "mma needs all lanes of the warp");
   ++w.cta->counters->mma;
   const Fragments& f = *op.fragments;
   alignas(64) int16_t a[M][K], b[8][K];
@@ -144,12 +151,14 @@ void mma_int(Warp& w, const Op& op, uint32_t mask) {
     const uint32_t* word = w.reg<uint32_t>(f.a[q]);
     for (int lane = 0; lane < kWarpSize; ++lane)
       for (int byte = 0; byte < 4; ++byte)
-        a[lane / 4 + 8 * (q % kRowBlocks)][lane % 4 * 4 + byte + 16 * (q / kRowBlocks)] = A(word[lane] >> (8 * byte));
+        a[lane / 4 + 8 * (q % kRowBlocks)][lane % 4 * 4 + byte + 16 * (q / kRowBlocks)] =
+            A(word[lane] >> (8 * byte));
   }
   for (int q = 0; q < K / 16; ++q) {
     const uint32_t* word = w.reg<uint32_t>(f.b[q]);
     for (int lane = 0; lane < kWarpSize; ++lane)
-      for (int byte = 0; byte < 4; ++byte) b[lane / 4][lane % 4 * 4 + byte + 16 * q] = B(word[lane] >> (8 * byte));
+      for (int byte = 0; byte < 4; ++byte)
+        b[lane / 4][lane % 4 * 4 + byte + 16 * q] = B(word[lane] >> (8 * byte));
   }
   uint32_t result[2 * kRowBlocks][kWarpSize];
   for (int q = 0; q < 2 * kRowBlocks; ++q)
@@ -197,7 +206,8 @@ void decode_mma(Decoder& d, const Instruction& i, Op& op) {
   m.end();
   const Shape* found = nullptr;
   for (const Shape& s : kShapes)
-    if (shape == s.shape && types[0] == s.d && types[1] == s.a && types[2] == s.b && types[3] == s.c) found = &s;
+    if (shape == s.shape && types[0] == s.d && types[1] == s.a && types[2] == s.b && types[3] == s.c)
+      found = &s;
   if (!found) d.fail("mma." + shape + " on these types is not known");
   d.operands(i, 4);
   Fragments& f = d.new_fragments(op);

@@ -16,9 +16,15 @@ std::string hex(uint64_t x) {
   return text;
 }
 
-bool is_load(AccessKind k) { return k == AccessKind::kLoad || k == AccessKind::kVolatileLoad || k == AccessKind::kAtomic; }
-bool is_store(AccessKind k) { return k == AccessKind::kStore || k == AccessKind::kVolatileStore || k == AccessKind::kAtomic; }
-const char* verb(AccessKind k) { return k == AccessKind::kAtomic ? "atomic access to" : is_load(k) ? "reads" : "writes"; }
+bool is_load(AccessKind k) {
+  return k == AccessKind::kLoad || k == AccessKind::kVolatileLoad || k == AccessKind::kAtomic;
+}
+bool is_store(AccessKind k) {
+  return k == AccessKind::kStore || k == AccessKind::kVolatileStore || k == AccessKind::kAtomic;
+}
+const char* verb(AccessKind k) {
+  return k == AccessKind::kAtomic ? "atomic access to" : is_load(k) ? "reads" : "writes";
+}
 
 struct Extent {
   uint64_t low = ~uint64_t{0}, high = 0;
@@ -48,26 +54,34 @@ Extent extent(const Lanes64& address, uint32_t mask, uint32_t width) {
   return e;
 }
 
-void check_alignment(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width, const char* space) {
+void check_alignment(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width,
+                     const char* space) {
   each_lane(mask, [&](int i) {
     if (address.v[i] & (width - 1))
       report(w, op, i, FaultKind::kMisaligned,
-             std::string("misaligned access of ") + std::to_string(width) + " bytes at " + hex(address.v[i]) + " in " + space + " memory");
+             std::string("misaligned access of ") + std::to_string(width) + " bytes at " + hex(address.v[i]) +
+                 " in " + space + " memory");
   });
 }
 
-[[noreturn]] void out_of_bounds(Warp& w, const Op& op, int lane, uint64_t address, uint32_t width, AccessKind kind) {
-  std::string text = std::string(verb(kind)) + " " + std::to_string(width) + " bytes at " + hex(address) + " in global memory, ";
+[[noreturn]] void out_of_bounds(Warp& w, const Op& op, int lane, uint64_t address, uint32_t width,
+                                AccessKind kind) {
+  std::string text = std::string(verb(kind)) + " " + std::to_string(width) + " bytes at " + hex(address) +
+                     " in global memory, ";
   const Allocation* a = w.cta->launch->memory->nearest(address);
-  if (!a) text += "where nothing is allocated";
-  else if (a->freed && address < a->end()) text += "which was freed";
-  else text += std::to_string(int64_t(address - a->end())) + " bytes behind the end of an allocation of " + std::to_string(a->bytes);
+  if (!a)
+    text += "where nothing is allocated";
+  else if (a->freed && address < a->end())
+    text += "which was freed";
+  else
+    text += std::to_string(int64_t(address - a->end())) + " bytes behind the end of an allocation of " +
+            std::to_string(a->bytes);
   report(w, op, lane, FaultKind::kOutOfBounds, text);
 }
 
 // Different 32-byte sectors of a warp instruction; marks them as touched in the launch.
-void count_sectors(Launch& launch, const Allocation* one, const Lanes64& address, const Extent& e, uint32_t mask,
-                   uint32_t width, AccessKind kind) {
+void count_sectors(Launch& launch, const Allocation* one, const Lanes64& address, const Extent& e,
+                   uint32_t mask, uint32_t width, AccessKind kind) {
   constexpr uint64_t kSector = DeviceMemory::kSector;
   Counters& c = launch.counters;
   DeviceMemory& memory = *launch.memory;
@@ -94,7 +108,8 @@ void count_sectors(Launch& launch, const Allocation* one, const Lanes64& address
   c.sectors_requested += uint64_t(n);
 }
 
-Resolved resolve_global(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width, AccessKind kind) {
+Resolved resolve_global(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width,
+                        AccessKind kind) {
   Launch& launch = *w.cta->launch;
   DeviceMemory& memory = *launch.memory;
   const Extent e = extent(address, mask, width);
@@ -114,18 +129,23 @@ Resolved resolve_global(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
   r.contiguous = e.contiguous && one;
   std::byte* const base = memory.host(0);
   for (int i = 0; i < kWarpSize; ++i) r.at[i] = base + address.v[i];
-  if (launch.options.count) count_sectors(launch, one, address, r.contiguous ? e : Extent{e.low, e.high, true, false}, mask, width, kind);
+  if (launch.options.count)
+    count_sectors(launch, one, address, r.contiguous ? e : Extent{e.low, e.high, true, false}, mask, width,
+                  kind);
   if (launch.options.check_uninitialised && is_load(kind)) {
     if (!(r.contiguous && memory.written(e.low, uint64_t(width) * kWarpSize)))
       each_lane(mask, [&](int i) {
         if (!memory.written(address.v[i], width))
           report(w, op, i, FaultKind::kUninitialised,
-                 "reads " + std::to_string(width) + " bytes of global memory at " + hex(address.v[i]) + " that nobody wrote");
+                 "reads " + std::to_string(width) + " bytes of global memory at " + hex(address.v[i]) +
+                     " that nobody wrote");
       });
   }
   if (is_store(kind)) {
-    if (r.contiguous) memory.mark_written(e.low, uint64_t(width) * kWarpSize);
-    else each_lane(mask, [&](int i) { memory.mark_written(address.v[i], width); });
+    if (r.contiguous)
+      memory.mark_written(e.low, uint64_t(width) * kWarpSize);
+    else
+      each_lane(mask, [&](int i) { memory.mark_written(address.v[i], width); });
   }
   if (launch.races) {
     const bool quiet = kind == AccessKind::kLoad && one && e.high - e.low < 4096 &&
@@ -161,7 +181,8 @@ void count_banks(Counters& c, const Lanes64& address, uint32_t mask, uint32_t wi
   }
 }
 
-Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width, AccessKind kind) {
+Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width,
+                        AccessKind kind) {
   Cta& cta = *w.cta;
   const Extent e = extent(address, mask, width);
   if (!e.aligned) check_alignment(w, op, mask, address, width, "shared");
@@ -169,8 +190,9 @@ Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
     each_lane(mask, [&](int i) {
       if (address.v[i] >= cta.shared.size() || address.v[i] + width > cta.shared.size())
         report(w, op, i, FaultKind::kOutOfBounds,
-               std::string(verb(kind)) + " " + std::to_string(width) + " bytes at offset " + hex(address.v[i]) +
-                   " of " + std::to_string(cta.shared.size()) + " bytes of shared memory");
+               std::string(verb(kind)) + " " + std::to_string(width) + " bytes at offset " +
+                   hex(address.v[i]) + " of " + std::to_string(cta.shared.size()) +
+                   " bytes of shared memory");
     });
   Resolved r;
   r.contiguous = e.contiguous;
@@ -192,16 +214,20 @@ Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
       for (uint32_t k = 0; k < width; ++k)
         if (!cta.shared_written[address.v[i] + k])
           report(w, op, i, FaultKind::kUninitialised,
-                 "reads shared memory at offset " + std::to_string(address.v[i] + k) + " that no thread of the block wrote");
+                 "reads shared memory at offset " + std::to_string(address.v[i] + k) +
+                     " that no thread of the block wrote");
     });
   if (is_store(kind))
-    each_lane(mask, [&](int i) { std::fill_n(cta.shared_written.begin() + int64_t(address.v[i]), width, uint8_t(1)); });
+    each_lane(mask, [&](int i) {
+      std::fill_n(cta.shared_written.begin() + int64_t(address.v[i]), width, uint8_t(1));
+    });
   if (options.check_races)
     each_lane(mask, [&](int i) { cta.shared_races.access(w, op, i, uint32_t(address.v[i]), width, kind); });
   return r;
 }
 
-Resolved resolve_local(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width, AccessKind kind) {
+Resolved resolve_local(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width,
+                       AccessKind kind) {
   const uint64_t size = uint64_t(w.cta->launch->program->frame_bytes);
   Resolved r;
   ++w.cta->counters->local_requests;
@@ -209,17 +235,23 @@ Resolved resolve_local(Warp& w, const Op& op, uint32_t mask, const Lanes64& addr
   each_lane(mask, [&](int i) {
     if (address.v[i] >= size || address.v[i] + width > size)
       report(w, op, i, FaultKind::kOutOfBounds,
-             std::string(verb(kind)) + " local memory at " + hex(address.v[i]) + ", the thread has " + std::to_string(size) + " bytes");
+             std::string(verb(kind)) + " local memory at " + hex(address.v[i]) + ", the thread has " +
+                 std::to_string(size) + " bytes");
     const uint64_t at = uint64_t(i) * size + address.v[i];
     r.at[i] = w.frame.data() + at;
-    if (is_store(kind)) std::fill_n(w.frame_written.begin() + int64_t(at), width, uint8_t(1));
-    else if (w.cta->options().check_uninitialised && std::count(w.frame_written.begin() + int64_t(at), w.frame_written.begin() + int64_t(at + width), 0))
-      report(w, op, i, FaultKind::kUninitialised, "reads local memory at " + hex(address.v[i]) + " that it never wrote");
+    if (is_store(kind))
+      std::fill_n(w.frame_written.begin() + int64_t(at), width, uint8_t(1));
+    else if (w.cta->options().check_uninitialised &&
+             std::count(w.frame_written.begin() + int64_t(at), w.frame_written.begin() + int64_t(at + width),
+                        0))
+      report(w, op, i, FaultKind::kUninitialised,
+             "reads local memory at " + hex(address.v[i]) + " that it never wrote");
   });
   return r;
 }
 
-Resolved resolve_param(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width, AccessKind kind) {
+Resolved resolve_param(Warp& w, const Op& op, uint32_t mask, const Lanes64& address, uint32_t width,
+                       AccessKind kind) {
   const std::vector<std::byte>& params = w.cta->launch->config.params;
   if (address.v[__builtin_ctz(mask)] >= kFrameParams) {
     Lanes64 frame = address;
@@ -231,7 +263,8 @@ Resolved resolve_param(Warp& w, const Op& op, uint32_t mask, const Lanes64& addr
   each_lane(mask, [&](int i) {
     if (is_store(kind) || address.v[i] >= params.size() || address.v[i] + width > params.size())
       report(w, op, i, FaultKind::kOutOfBounds,
-             std::string(verb(kind)) + " parameter memory at " + hex(address.v[i]) + " of " + std::to_string(params.size()) + " bytes");
+             std::string(verb(kind)) + " parameter memory at " + hex(address.v[i]) + " of " +
+                 std::to_string(params.size()) + " bytes");
     r.at[i] = const_cast<std::byte*>(params.data()) + address.v[i];
   });
   return r;

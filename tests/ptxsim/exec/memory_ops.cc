@@ -45,7 +45,8 @@ void store_element(Warp& w, const Access& a, uint32_t slot, const Resolved& r, u
     return;
   }
   // Little-endian: the low bytes of the register come first.
-  each_lane(mask, [&](int i) { std::memcpy(r.at[i] + at, from + size_t(i) * a.register_bytes, sizeof(Mem)); });
+  each_lane(mask,
+            [&](int i) { std::memcpy(r.at[i] + at, from + size_t(i) * a.register_bytes, sizeof(Mem)); });
 }
 
 void load(Warp& w, const Op& op, uint32_t mask) {
@@ -90,8 +91,22 @@ void store(Warp& w, const Op& op, uint32_t mask) {
 
 // Cache hints change nothing here. False when the modifier is none.
 bool is_hint(const std::string& m) {
-  static const char* const hints[] = {"nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "L1::no_allocate", "L1::evict_first",
-                                      "L1::evict_last", "L1::evict_normal", "L1::evict_unchanged", "L2::64B", "L2::128B", "L2::256B"};
+  static const char* const hints[] = {"nc",
+                                      "ca",
+                                      "cg",
+                                      "cs",
+                                      "lu",
+                                      "cv",
+                                      "wb",
+                                      "wt",
+                                      "L1::no_allocate",
+                                      "L1::evict_first",
+                                      "L1::evict_last",
+                                      "L1::evict_normal",
+                                      "L1::evict_unchanged",
+                                      "L2::64B",
+                                      "L2::128B",
+                                      "L2::256B"};
   for (const char* hint : hints)
     if (m == hint) return true;
   return false;
@@ -103,10 +118,14 @@ void decode_access(Decoder& d, const Instruction& i, Op& op, bool is_store) {
   Modifiers m(i);
   Access& a = d.new_access(op);
   bool ordered = false;
-  if (m.accept("volatile")) a.is_volatile = true;
-  else if (m.accept("relaxed")) a.is_volatile = ordered = true;
-  else if (m.accept(is_store ? "release" : "acquire")) a.is_volatile = ordered = true, op.variant = is_store;
-  else m.accept("weak");
+  if (m.accept("volatile"))
+    a.is_volatile = true;
+  else if (m.accept("relaxed"))
+    a.is_volatile = ordered = true;
+  else if (m.accept(is_store ? "release" : "acquire"))
+    a.is_volatile = ordered = true, op.variant = is_store;
+  else
+    m.accept("weak");
   if (ordered && !is_scope(m)) m.unknown();
   while (is_hint(m.peek())) m.take();
   if (const auto space = space_named("." + m.peek())) a.space = *space, m.take();
@@ -115,7 +134,8 @@ void decode_access(Decoder& d, const Instruction& i, Op& op, bool is_store) {
   a.count = m.accept("v2") ? 2 : m.accept("v4") ? 4 : 1;
   const Type type = m.type();
   m.end();
-  if (type == Type::kPred || (is_store && a.space == Space::kConst)) d.fail("not a form of '" + i.opcode + "'");
+  if (type == Type::kPred || (is_store && a.space == Space::kConst))
+    d.fail("not a form of '" + i.opcode + "'");
   a.bytes = uint8_t(type_bytes(type));
   a.sign_extend = is_signed(type) && !is_store;
   if (a.bytes * a.count > 16) d.fail("a vector access of more than 16 bytes");
@@ -128,7 +148,8 @@ void decode_access(Decoder& d, const Instruction& i, Op& op, bool is_store) {
   for (uint32_t k = 0; k < a.count; ++k) {
     const Operand& o = a.count > 1 ? value.elements[k] : value;
     if (const int bytes = d.register_bytes(o)) {
-      if (k > 0 && bytes != a.register_bytes && d.register_bytes(value.elements[0])) d.fail("registers of different widths in one vector");
+      if (k > 0 && bytes != a.register_bytes && d.register_bytes(value.elements[0]))
+        d.fail("registers of different widths in one vector");
       a.register_bytes = uint8_t(bytes);
     }
   }
@@ -136,8 +157,11 @@ void decode_access(Decoder& d, const Instruction& i, Op& op, bool is_store) {
     const Operand& o = a.count > 1 ? value.elements[k] : value;
     const Type as = a.register_bytes == 2 ? Type::kB16 : a.register_bytes == 4 ? Type::kB32 : Type::kB64;
     if (a.bytes > a.register_bytes) d.fail("the register is narrower than the value");
-    if (is_store) a.values[k] = o.kind == Operand::kFloat && type == Type::kF32 ? d.source(o, Type::kF32) : d.source(o, as);
-    else a.values[k] = d.destination(o, as);
+    if (is_store)
+      a.values[k] =
+          o.kind == Operand::kFloat && type == Type::kF32 ? d.source(o, Type::kF32) : d.source(o, as);
+    else
+      a.values[k] = d.destination(o, as);
   }
   op.run = is_store ? store : load;
   if (a.is_volatile) op.flow = Flow::kYield;

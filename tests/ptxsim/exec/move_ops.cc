@@ -34,7 +34,8 @@ void unpack(Warp& w, const Op& op, uint32_t mask) {
   Whole copy[kWarpSize];  // the source may be among the destinations
   for (int i = 0; i < kWarpSize; ++i) copy[i] = a[i];
   for (size_t k = 0; k < sizeof(Whole) / sizeof(Part); ++k)
-    lanes(w.reg<Part>(op.fragments->d[k]), mask, [&](int i) { return Part(copy[i] >> (8 * sizeof(Part) * k)); });
+    lanes(w.reg<Part>(op.fragments->d[k]), mask,
+          [&](int i) { return Part(copy[i] >> (8 * sizeof(Part) * k)); });
 }
 
 void decode_vector_move(Decoder& d, const Instruction& i, Op& op, Type type, bool packs) {
@@ -49,10 +50,14 @@ void decode_vector_move(Decoder& d, const Instruction& i, Op& op, Type type, boo
         packs ? d.source(vector.elements[k], part_type) : d.destination(vector.elements[k], part_type);
   if (packs) {
     op.dst = d.destination(i.operands[0], type);
-    op.run = bytes == 4 ? pack<uint32_t, uint16_t> : part == 2 ? pack<uint64_t, uint16_t> : pack<uint64_t, uint32_t>;
+    op.run = bytes == 4  ? pack<uint32_t, uint16_t>
+             : part == 2 ? pack<uint64_t, uint16_t>
+                         : pack<uint64_t, uint32_t>;
   } else {
     op.src[0] = d.source(i.operands[1], type);
-    op.run = bytes == 4 ? unpack<uint32_t, uint16_t> : part == 2 ? unpack<uint64_t, uint16_t> : unpack<uint64_t, uint32_t>;
+    op.run = bytes == 4  ? unpack<uint32_t, uint16_t>
+             : part == 2 ? unpack<uint64_t, uint16_t>
+                         : unpack<uint64_t, uint32_t>;
   }
 }
 

@@ -86,8 +86,8 @@ inline uint32_t round_to_format(double x, Round round) {
   // A carry out of the fraction lands in the exponent field, as it should.
   const uint64_t magnitude = (uint64_t(exponent - 1) << kFraction) + kept;
   if (magnitude >= kInfinity) {
-    const bool to_infinity = round == Round::kNearest || (round == Round::kDown && negative) ||
-                             (round == Round::kUp && !negative);
+    const bool to_infinity =
+        round == Round::kNearest || (round == Round::kDown && negative) || (round == Round::kUp && !negative);
     return sign | (to_infinity ? kInfinity : kInfinity - 1);
   }
   return sign | uint32_t(magnitude);

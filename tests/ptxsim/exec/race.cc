@@ -10,7 +10,9 @@
 namespace maestrale::ptxsim {
 namespace {
 
-bool writes(AccessKind k) { return k == AccessKind::kStore || k == AccessKind::kAtomic || k == AccessKind::kVolatileStore; }
+bool writes(AccessKind k) {
+  return k == AccessKind::kStore || k == AccessKind::kAtomic || k == AccessKind::kVolatileStore;
+}
 bool atomic(AccessKind k) {
   return k == AccessKind::kAtomic || k == AccessKind::kVolatileLoad || k == AccessKind::kVolatileStore;
 }
@@ -48,19 +50,24 @@ void WarpClocks::meet(uint32_t arrived, uint32_t waiting, uint32_t now) {
 void SharedRaces::access(Warp& w, const Op& op, int lane, uint32_t offset, uint32_t bytes, AccessKind kind,
                          bool pending) {
   const uint32_t now = w.cta->launch->clock.now;
-  const Touch mine{now, uint8_t(w.index), uint8_t(lane), 0, uint8_t((atomic(kind) ? kTouchAtomic : 0) | (pending ? kTouchPending : 0))};
+  const Touch mine{now, uint8_t(w.index), uint8_t(lane), 0,
+                   uint8_t((atomic(kind) ? kTouchAtomic : 0) | (pending ? kTouchPending : 0))};
   for (uint32_t word = offset / 4; word <= (offset + bytes - 1) / 4; ++word) {
     Word& record = words_[word];
     const uint8_t mask = bytes >= 4 ? 15 : byte_mask(word, offset, offset + bytes);
-    const auto conflicts = [&](const Touch& t) { return t.time && (t.bytes & mask) && !((t.flags & kTouchAtomic) && atomic(kind)); };
+    const auto conflicts = [&](const Touch& t) {
+      return t.time && (t.bytes & mask) && !((t.flags & kTouchAtomic) && atomic(kind));
+    };
     if (conflicts(record.writer)) {
       if (record.writer.flags & kTouchPending)
         report(w, op, lane, FaultKind::kRace,
-               "shared memory at offset " + std::to_string(offset) + " is still being written by an asynchronous copy of " + thread_name(record.writer));
+               "shared memory at offset " + std::to_string(offset) +
+                   " is still being written by an asynchronous copy of " + thread_name(record.writer));
       if (!before(w, lane, record.writer))
         report(w, op, lane, FaultKind::kRace,
-               std::string(writes(kind) ? "writes" : "reads") + " shared memory at offset " + std::to_string(offset) +
-                   " that " + thread_name(record.writer) + " wrote without a barrier in between");
+               std::string(writes(kind) ? "writes" : "reads") + " shared memory at offset " +
+                   std::to_string(offset) + " that " + thread_name(record.writer) +
+                   " wrote without a barrier in between");
     }
     Touch touch = mine;
     touch.bytes = mask;
@@ -99,7 +106,8 @@ void GlobalRaces::access(Warp& w, const Op& op, int lane, uint64_t address, uint
   if (number != last_page_number_) {
     const auto found = pages_.find(number);
     if (found == pages_.end() && !writes(kind)) return;
-    Page* page = found == pages_.end() ? (pages_[number] = std::make_unique<Page>()).get() : found->second.get();
+    Page* page =
+        found == pages_.end() ? (pages_[number] = std::make_unique<Page>()).get() : found->second.get();
     last_page_number_ = number;
     last_page_ = page;
   }
@@ -115,16 +123,20 @@ void GlobalRaces::access(Warp& w, const Op& op, int lane, uint64_t address, uint
         ordered = before(w, lane, t);
       } else {
         const auto mine = acquired_.find(cta.number);
-        const auto theirs = mine == acquired_.end() ? Releases::const_iterator() : mine->second.find(record.cta);
+        const auto theirs =
+            mine == acquired_.end() ? Releases::const_iterator() : mine->second.find(record.cta);
         ordered = mine != acquired_.end() && theirs != mine->second.end() && t.time <= theirs->second;
       }
       if (!ordered)
         report(w, op, lane, FaultKind::kRace,
-               std::string(writes(kind) ? "writes" : "reads") + " global memory that " + thread_name(t) + " " +
-                   std::to_string(record.cta) + " wrote in the same launch, with nothing to order the two");
+               std::string(writes(kind) ? "writes" : "reads") + " global memory that " + thread_name(t) +
+                   " " + std::to_string(record.cta) +
+                   " wrote in the same launch, with nothing to order the two");
     }
     if (writes(kind))
-      record = {{cta.launch->clock.now, uint8_t(w.index), uint8_t(lane), mask, uint8_t(atomic(kind) ? kTouchAtomic : 0)}, cta.number};
+      record = {{cta.launch->clock.now, uint8_t(w.index), uint8_t(lane), mask,
+                 uint8_t(atomic(kind) ? kTouchAtomic : 0)},
+                cta.number};
   }
 }
 

@@ -44,7 +44,8 @@ class SharedRaces {
  public:
   void reset(size_t bytes) { words_.assign((bytes + 3) / 4, {}); }
   // `pending` marks the destination of an asynchronous copy. Reports a race by throwing.
-  void access(Warp& w, const Op& op, int lane, uint32_t offset, uint32_t bytes, AccessKind kind, bool pending = false);
+  void access(Warp& w, const Op& op, int lane, uint32_t offset, uint32_t bytes, AccessKind kind,
+              bool pending = false);
   // The copy is complete for `lane`.
   void complete(Warp& w, int lane, uint32_t offset, uint32_t bytes);
 

@@ -120,7 +120,8 @@ void return_from_call(Warp& w, uint32_t mask) {
   each_lane(mask, [&](int lane) {
     for (const auto& c : call.results) {
       std::copy_n(w.frame.begin() + lane * frame + c.from, c.bytes, w.frame.begin() + lane * frame + c.to);
-      std::copy_n(w.frame_written.begin() + lane * frame + c.from, c.bytes, w.frame_written.begin() + lane * frame + c.to);
+      std::copy_n(w.frame_written.begin() + lane * frame + c.from, c.bytes,
+                  w.frame_written.begin() + lane * frame + c.to);
     }
   });
   g.pc = at + 1;
@@ -131,7 +132,8 @@ void enter_call(Warp& w, const Op& op, uint32_t mask, int pc) {
   each_lane(mask, [&](int lane) {
     for (const auto& c : op.call->arguments) {
       std::copy_n(w.frame.begin() + lane * frame + c.from, c.bytes, w.frame.begin() + lane * frame + c.to);
-      std::copy_n(w.frame_written.begin() + lane * frame + c.from, c.bytes, w.frame_written.begin() + lane * frame + c.to);
+      std::copy_n(w.frame_written.begin() + lane * frame + c.from, c.bytes,
+                  w.frame_written.begin() + lane * frame + c.to);
     }
   });
   Group& g = w.groups[size_t(w.current)];
@@ -144,8 +146,11 @@ uint32_t members(Warp& w, const Op& op, uint32_t mask) {
   const uint32_t* slot = w.reg<uint32_t>(op.src[3]);
   const uint32_t value = slot[__builtin_ctz(mask)];
   each_lane(mask, [&](int i) {
-    if (slot[i] != value) report(w, op, i, FaultKind::kWarpSync, "lanes disagree about the member mask of '.sync'");
-    if (!(value >> i & 1)) report(w, op, i, FaultKind::kWarpSync, "executes a '.sync' whose member mask " + hex_mask(value) + " does not name it");
+    if (slot[i] != value)
+      report(w, op, i, FaultKind::kWarpSync, "lanes disagree about the member mask of '.sync'");
+    if (!(value >> i & 1))
+      report(w, op, i, FaultKind::kWarpSync,
+             "executes a '.sync' whose member mask " + hex_mask(value) + " does not name it");
   });
   return value;
 }
@@ -157,7 +162,8 @@ void after_warp_barrier(Warp& w, uint32_t joined) {
     return;
   }
   if (w.pair_sync.empty()) w.pair_sync.assign(32 * 32, 0);
-  each_lane(joined, [&](int a) { each_lane(joined, [&](int b) { w.pair_sync[size_t(a) * 32 + size_t(b)] = now; }); });
+  each_lane(joined,
+            [&](int a) { each_lane(joined, [&](int b) { w.pair_sync[size_t(a) * 32 + size_t(b)] = now; }); });
 }
 
 // Tries to let parked groups go on; true when one did, or the warp has come to a CTA barrier.
@@ -173,7 +179,8 @@ bool release_parked(Warp& w) {
       if (g.state != Group::kWaiting) return false;
       if (g.pc == first.pc) return true;
       const Op& other = op_at(w, g);
-      if (any_place) return other.flow == Flow::kWarpBarrier && members(w, other, g.mask) == members(w, op, first.mask);
+      if (any_place)
+        return other.flow == Flow::kWarpBarrier && members(w, other, g.mask) == members(w, op, first.mask);
       return op.flow == Flow::kCtaBarrier && other.flow == Flow::kCtaBarrier && !(op.variant & kBarAligned) &&
              !(other.variant & kBarAligned);
     };
@@ -213,11 +220,13 @@ bool release_parked(Warp& w) {
     if (!first) first = &g;
     const Op& op = op_at(w, g);
     barrier |= op.flow == Flow::kCtaBarrier;
-    text += (text.empty() ? "" : ", ") + std::string("lanes ") + hex_mask(g.mask) + " wait at line " + std::to_string(op.line);
+    text += (text.empty() ? "" : ", ") + std::string("lanes ") + hex_mask(g.mask) + " wait at line " +
+            std::to_string(op.line);
   }
   const Op& op = op_at(w, *first);
   report(w, op, __builtin_ctz(first->mask), barrier ? FaultKind::kBarrier : FaultKind::kWarpSync,
-         (barrier ? "a barrier in diverged code: " : "lanes that '.sync' names never come: ") + text + "; alive are " + hex_mask(w.live));
+         (barrier ? "a barrier in diverged code: " : "lanes that '.sync' names never come: ") + text +
+             "; alive are " + hex_mask(w.live));
 }
 
 // Makes a ready group current; false when none is.
@@ -297,12 +306,8 @@ Event run_group(Warp& w, int& turn) {
         leave(Event::kSwitch);
         exit_lanes(w, active);
         return Event::kSwitch;
-      case Flow::kCall:
-        enter_call(w, op, active, pc);
-        return Event::kSwitch;
-      case Flow::kReturn:
-        return_from_call(w, active);
-        return Event::kSwitch;
+      case Flow::kCall: enter_call(w, op, active, pc); return Event::kSwitch;
+      case Flow::kReturn: return_from_call(w, active); return Event::kSwitch;
       case Flow::kCollective:
         if ((members(w, op, active) & w.live & ~active) == 0) {
           op.run(w, op, active);
@@ -326,7 +331,8 @@ Event run_group(Warp& w, int& turn) {
         break;
     }
     if (active != mask)
-      report(w, op, __builtin_ctz(mask & ~active), op.flow == Flow::kCtaBarrier ? FaultKind::kBarrier : FaultKind::kWarpSync,
+      report(w, op, __builtin_ctz(mask & ~active),
+             op.flow == Flow::kCtaBarrier ? FaultKind::kBarrier : FaultKind::kWarpSync,
              "a synchronising instruction under a guard that only some lanes of the group pass");
     leave(Event::kSwitch);
     w.groups[size_t(w.current)].state = Group::kWaiting;

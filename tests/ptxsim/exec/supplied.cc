@@ -53,12 +53,14 @@ std::string formatted(Warp& w, const Op& op, int lane, const std::string& format
       out += '%';
       continue;
     }
-    const bool is_long = spec.find('l') != spec.npos || kind == 's' || kind == 'p' || std::strchr("fFeEgGaA", kind);
+    const bool is_long =
+        spec.find('l') != spec.npos || kind == 's' || kind == 'p' || std::strchr("fFeEgGaA", kind);
     if (is_long) at = (at + 7) / 8 * 8;
     if (std::strchr("fFeEgGaA", kind)) {
       std::snprintf(text, sizeof text, spec.c_str(), generic_value<double>(w, op, lane, at));
     } else if (kind == 's') {
-      std::snprintf(text, sizeof text, spec.c_str(), string_at(w, op, lane, generic_value<uint64_t>(w, op, lane, at)).c_str());
+      std::snprintf(text, sizeof text, spec.c_str(),
+                    string_at(w, op, lane, generic_value<uint64_t>(w, op, lane, at)).c_str());
     } else if (is_long) {
       std::snprintf(text, sizeof text, spec.c_str(), generic_value<uint64_t>(w, op, lane, at));
     } else {
@@ -75,7 +77,8 @@ void print(Warp& w, const Op& op, uint32_t mask) {
   const int64_t frame = w.cta->launch->program->frame_bytes;
   each_lane(mask, [&](int lane) {
     const std::string format = string_at(w, op, lane, frame_value<uint64_t>(w, lane, call.arguments[0].from));
-    const std::string text = formatted(w, op, lane, format, frame_value<uint64_t>(w, lane, call.arguments[1].from));
+    const std::string text =
+        formatted(w, op, lane, format, frame_value<uint64_t>(w, lane, call.arguments[1].from));
     w.cta->launch->output += text;
     const int32_t count = int32_t(text.size());
     if (call.results.empty()) return;
@@ -87,7 +90,9 @@ void print(Warp& w, const Op& op, uint32_t mask) {
 void assertion(Warp& w, const Op& op, uint32_t mask) {
   const CallSite& call = *op.call;
   const int lane = __builtin_ctz(mask);
-  const auto text = [&](size_t k) { return string_at(w, op, lane, frame_value<uint64_t>(w, lane, call.arguments[k].from)); };
+  const auto text = [&](size_t k) {
+    return string_at(w, op, lane, frame_value<uint64_t>(w, lane, call.arguments[k].from));
+  };
   report(w, op, lane, FaultKind::kAssert,
          "assertion `" + text(0) + "` failed at " + text(1) + ":" +
              std::to_string(frame_value<uint32_t>(w, lane, call.arguments[2].from)));

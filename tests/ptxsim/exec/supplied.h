@@ -12,6 +12,7 @@ bool is_supplied(std::string_view name);
 Handler supplied(std::string_view name);
 
 // Op::variant of Flow::kCtaBarrier.
-inline constexpr int kBarSync = 1, kBarArrive = 2, kBarPopc = 3, kBarAnd = 4, kBarOr = 5, kBarKind = 7, kBarAligned = 8;
+inline constexpr int kBarSync = 1, kBarArrive = 2, kBarPopc = 3, kBarAnd = 4, kBarOr = 5, kBarKind = 7,
+                     kBarAligned = 8;
 
 }  // namespace maestrale::ptxsim

@@ -27,7 +27,8 @@ void shuffle(Warp& w, const Op& op, uint32_t mask) {
     }
     if (!valid) from = lane;
     if (!(mask >> from & 1))
-      report(w, op, lane, FaultKind::kWarpSync, "shfl reads lane " + std::to_string(from) + ", which takes no part in it");
+      report(w, op, lane, FaultKind::kWarpSync,
+             "shfl reads lane " + std::to_string(from) + ", which takes no part in it");
     result[lane] = a[from];
     in_range |= uint32_t(valid) << lane;
   });
@@ -40,7 +41,10 @@ void shuffle(Warp& w, const Op& op, uint32_t mask) {
 void decode_shfl(Decoder& d, const Instruction& i, Op& op) {
   Modifiers m(i);
   m.expect("sync");
-  op.variant = m.accept("up") ? kUp : m.accept("down") ? kDown : m.accept("bfly") ? kBfly : (m.expect("idx"), kIdx);
+  op.variant = m.accept("up")     ? kUp
+               : m.accept("down") ? kDown
+               : m.accept("bfly") ? kBfly
+                                  : (m.expect("idx"), kIdx);
   m.expect("b32");
   m.end();
   d.operands(i, 5);
@@ -67,7 +71,10 @@ void vote(Warp& w, const Op& op, uint32_t mask) {
 void decode_vote(Decoder& d, const Instruction& i, Op& op) {
   Modifiers m(i);
   m.expect("sync");
-  op.variant = m.accept("all") ? kAll : m.accept("any") ? kAny : m.accept("uni") ? kUni : (m.expect("ballot"), kBallot);
+  op.variant = m.accept("all")   ? kAll
+               : m.accept("any") ? kAny
+               : m.accept("uni") ? kUni
+                                 : (m.expect("ballot"), kBallot);
   m.expect(op.variant == kBallot ? "b32" : "pred");
   m.end();
   d.operands(i, 3);
@@ -112,7 +119,9 @@ void decode_match(Decoder& d, const Instruction& i, Op& op) {
   op.src[0] = d.source(i.operands[1], type);
   op.src[3] = d.source(i.operands[2], Type::kB32);
   const bool wide = type == Type::kB64;
-  op.run = all ? wide ? match<uint64_t, true> : match<uint32_t, true> : wide ? match<uint64_t, false> : match<uint32_t, false>;
+  op.run = all    ? wide ? match<uint64_t, true> : match<uint32_t, true>
+              : wide ? match<uint64_t, false>
+                  : match<uint32_t, false>;
   op.flow = Flow::kCollective;
 }
 

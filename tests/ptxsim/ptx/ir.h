@@ -25,8 +25,25 @@ class PtxError : public std::runtime_error {
 };
 
 enum class Type : uint8_t {
-  kPred, kB8, kU8, kS8, kB16, kU16, kS16, kF16, kBf16, kB32, kU32, kS32, kF32, kF16x2, kBf16x2, kB64, kU64,
-  kS64, kF64
+  kPred,
+  kB8,
+  kU8,
+  kS8,
+  kB16,
+  kU16,
+  kS16,
+  kF16,
+  kBf16,
+  kB32,
+  kU32,
+  kS32,
+  kF32,
+  kF16x2,
+  kBf16x2,
+  kB64,
+  kU64,
+  kS64,
+  kF64
 };
 
 inline std::optional<Type> type_named(std::string_view name) {
@@ -48,7 +65,9 @@ inline int type_bytes(Type type) {
   if (type <= Type::kBf16) return 2;
   return type <= Type::kBf16x2 ? 4 : 8;
 }
-inline bool is_signed(Type t) { return t == Type::kS8 || t == Type::kS16 || t == Type::kS32 || t == Type::kS64; }
+inline bool is_signed(Type t) {
+  return t == Type::kS8 || t == Type::kS16 || t == Type::kS32 || t == Type::kS64;
+}
 inline bool is_float(Type t) {
   return t == Type::kF16 || t == Type::kBf16 || t == Type::kF32 || t == Type::kF64 || t == Type::kF16x2 ||
          t == Type::kBf16x2;
@@ -65,8 +84,8 @@ struct Variable {
   Type type = Type::kB8;
   int align = 1;
   int64_t bytes = 0;
-  bool unsized = false;        // .extern .shared x[]: as long as the launch says
-  bool pointer = false;        // .ptr in a parameter list
+  bool unsized = false;  // .extern .shared x[]: as long as the launch says
+  bool pointer = false;  // .ptr in a parameter list
   std::vector<uint8_t> bytes_of_initialiser;
   int line = 0;
 };

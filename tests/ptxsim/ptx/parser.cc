@@ -93,7 +93,8 @@ Variable parse_variable(Cursor& in, Space space) {
     const std::string directive = in.word();
     if (directive == ".align") {
       const int64_t align = in.integer();
-      if (align < 1 || align > 256 || (align & (align - 1))) in.fail("alignment is no power of two up to 256");
+      if (align < 1 || align > 256 || (align & (align - 1)))
+        in.fail("alignment is no power of two up to 256");
       if (!v.pointer || !typed) v.align = int(align), aligned = true;
       if (v.pointer) v.align = 1, aligned = false;  // of what it points to
     } else if (directive == ".ptr") {
@@ -183,7 +184,8 @@ int parse_number_pair(Cursor& in) {  // "9.0" -> 90
   const std::string text = in.word();
   const size_t dot = text.find('.');
   if (dot == text.npos) in.fail("'" + text + "' is no version");
-  return int(parse_integer(text.substr(0, dot), in.line()) * 10 + parse_integer(text.substr(dot + 1), in.line()));
+  return int(parse_integer(text.substr(0, dot), in.line()) * 10 +
+             parse_integer(text.substr(dot + 1), in.line()));
 }
 
 // Debug sections hold nothing that is executed.

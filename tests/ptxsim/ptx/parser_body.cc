@@ -17,9 +17,22 @@ struct Scope {
 };
 
 bool is_special(std::string_view name) {
-  static const std::string_view names[] = {"%tid.",  "%ntid.",  "%ctaid.",  "%nctaid.",  "%laneid",  "%warpid",
-                                           "%nwarpid", "%smid", "%nsmid", "%gridid", "%clock", "%globaltimer",
-                                           "%lanemask_", "%dynamic_smem_size", "%total_smem_size", "WARP_SZ"};
+  static const std::string_view names[] = {"%tid.",
+                                           "%ntid.",
+                                           "%ctaid.",
+                                           "%nctaid.",
+                                           "%laneid",
+                                           "%warpid",
+                                           "%nwarpid",
+                                           "%smid",
+                                           "%nsmid",
+                                           "%gridid",
+                                           "%clock",
+                                           "%globaltimer",
+                                           "%lanemask_",
+                                           "%dynamic_smem_size",
+                                           "%total_smem_size",
+                                           "WARP_SZ"};
   for (const std::string_view known : names)
     if (name.starts_with(known)) return true;
   return false;
@@ -77,8 +90,8 @@ class Body {
       source_line_ = int(in_.integer());
       in_.integer();
       while (in_.accept(",")) {  // function_name L [+ n], inlined_at file line column
-        while (in_.peek().kind == Token::kWord && in_.line() == in_.peek(1).line && !in_.peek(1).text.starts_with(".") &&
-               in_.peek(1).kind == Token::kWord)
+        while (in_.peek().kind == Token::kWord && in_.line() == in_.peek(1).line &&
+               !in_.peek(1).text.starts_with(".") && in_.peek(1).kind == Token::kWord)
           in_.next();
         in_.next();
         if (in_.accept("+")) in_.next();

@@ -18,11 +18,11 @@ using Bits = uint64_t;
 using Oracle = std::function<Bits(Bits a, Bits b, Bits c, Bits e)>;
 
 struct Form {
-  std::string text;         // "add.s32 d, a, b;" with operands named d, a, b, c, e
-  Type d;                   // types of the operands in use; kPred is a predicate
+  std::string text;          // "add.s32 d, a, b;" with operands named d, a, b, c, e
+  Type d;                    // types of the operands in use; kPred is a predicate
   std::vector<Type> inputs;  // of a, b, c, e
-  Oracle oracle;            // bits of the inputs (zero-extended) -> bits of d
-  double tolerance = 0;     // for f32/f64 results: relative error allowed; 0: every bit
+  Oracle oracle;             // bits of the inputs (zero-extended) -> bits of d
+  double tolerance = 0;      // for f32/f64 results: relative error allowed; 0: every bit
 };
 
 // Runs each form on edge values and random values of its input types; throws at the first difference.

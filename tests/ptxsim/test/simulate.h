@@ -95,17 +95,17 @@ class Simulation {
 };
 
 // The statement must throw a Fault of this kind.
-#define CHECK_FAULT(statement, expected)                                                              \
-  do {                                                                                                \
-    bool thrown = false;                                                                              \
-    try {                                                                                             \
-      statement;                                                                                      \
-    } catch (const ::maestrale::ptxsim::Fault& fault) {                                               \
-      thrown = true;                                                                                  \
-      if (fault.kind() != (expected))                                                                 \
-        ::maestrale::test::fail(__FILE__, __LINE__, std::string("wrong kind: ") + fault.what());     \
-    }                                                                                                 \
-    if (!thrown) ::maestrale::test::fail(__FILE__, __LINE__, "no fault: " #statement);               \
+#define CHECK_FAULT(statement, expected)                                                         \
+  do {                                                                                           \
+    bool thrown = false;                                                                         \
+    try {                                                                                        \
+      statement;                                                                                 \
+    } catch (const ::maestrale::ptxsim::Fault& fault) {                                          \
+      thrown = true;                                                                             \
+      if (fault.kind() != (expected))                                                            \
+        ::maestrale::test::fail(__FILE__, __LINE__, std::string("wrong kind: ") + fault.what()); \
+    }                                                                                            \
+    if (!thrown) ::maestrale::test::fail(__FILE__, __LINE__, "no fault: " #statement);           \
   } while (0)
 
 }  // namespace maestrale::ptxsim::test

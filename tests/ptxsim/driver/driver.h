@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// The state of the simulated driver: one device, its primary context, modules, streams with their
+// queues, captures and graphs. Asynchronous work waits in queues; it runs when somebody synchronises,
+// in a random order that streams and events permit. One lock guards everything.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "driver/results.h"
+#include "exec/cta.h"
+#include "exec/decoder.h"
+
+namespace maestrale::ptxsim {
+
+// From MAESTRALE_PTXSIM or ptxsim_configure: "cc=8.6,memory=8g,sms=82,seed=7,...".
+struct Settings {
+  int cc = 80;  // 75, 80, 86, 89, 90, 100, 120
+  uint64_t memory = uint64_t{8} << 30;
+  int sms = 16;
+  int driver_version = 13000;
+  int devices = 1;
+  bool eager = false;  // run at once instead of at the next synchronisation
+  Options options;
+  int fail_alloc = 0;   // this allocation (1 = the next) runs out of memory
+  int fail_module = 0;  // this module load fails
+  int fail_module_with = kInvalidPtx;
+  int fail_launch = 0;  // this kernel launch fails when it runs, and the context is lost
+  int fail_launch_with = kLaunchFailed;
+  std::string report_file;  // written when the process ends
+  bool quiet = false;       // no fault texts on stderr
+};
+
+struct ModuleState {
+  Module source;
+  std::map<std::string, uint64_t> variables;
+  std::map<std::string, uint64_t> variable_bytes;
+  std::map<std::string, std::unique_ptr<struct FunctionState>> functions;
+};
+
+struct FunctionState {
+  ModuleState* module;
+  Program program;
+  int max_dynamic_shared = 48 << 10;  // less the static part
+};
+
+// Whether a recorded event has come to pass.
+struct Completion {
+  bool done = false;
+  double milliseconds = 0;  // when
+};
+
+struct Task {
+  uint64_t sequence = 0;
+  std::function<bool()> run;              // true when finished, false to be called again
+  std::shared_ptr<Completion> waits_for;  // not before this
+};
+
+struct GraphNode {
+  std::function<void()> run;
+  std::vector<size_t> after;
+};
+
+struct Graph {
+  std::vector<GraphNode> nodes;
+};
+
+struct Capture {
+  std::shared_ptr<Graph> graph = std::make_shared<Graph>();
+  struct Stream* origin = nullptr;
+  bool invalidated = false;
+  int mode = 0;  // 0 global, 1 thread-local, 2 relaxed
+  std::thread::id thread = std::this_thread::get_id();
+  std::set<Stream*> streams;
+};
+
+struct Stream {
+  bool blocking = true;  // orders itself with the legacy stream
+  std::deque<Task> queue;
+  Capture* capture = nullptr;
+  std::set<size_t> last;  // captured nodes the next one comes after
+};
+
+struct EventState {
+  bool timing = true;
+  std::shared_ptr<Completion> completion;  // of the latest record; nullptr: never recorded
+  Capture* capture = nullptr;              // recorded while capturing
+  std::set<size_t> nodes;
+};
+
+struct GraphExec {
+  Graph graph;
+};
+
+class Driver {
+ public:
+  static Driver& instance();
+
+  std::recursive_mutex lock;
+  Settings settings;
+  bool initialized = false;
+  int context_references = 0;
+  int sticky = kSuccess;
+  std::string last_fault;
+  std::mt19937_64 random{1};
+  std::unique_ptr<DeviceMemory> memory;
+  std::set<ModuleState*> modules;
+  std::set<FunctionState*> functions;
+  std::set<Stream*> streams;  // created ones; the legacy stream is not among them
+  std::set<EventState*> events;
+  std::set<Graph*> graphs;
+  std::map<Graph*, std::shared_ptr<Graph>> graph_owners;
+  std::set<GraphExec*> graph_execs;
+  std::set<Capture*> captures;
+  std::map<uintptr_t, size_t> pinned;  // host memory: begin -> bytes
+  std::set<void*> host_allocations;
+  Stream legacy;
+  std::map<std::string, Counters> counters;
+  std::map<std::string, uint64_t> calls;
+  std::vector<std::string> trace;  // the latest calls
+  std::string output;              // of printf
+
+  void configure(const std::string& text);  // throws std::invalid_argument
+  void reset_device();
+
+  // The stream of a handle; nullptr when it is none. 0, 1 and 2 are the legacy and per-thread streams.
+  Stream* stream(void* handle);
+  // Puts work on a stream, or captures it. Returns a Result.
+  int enqueue(Stream& s, std::function<void()> work);
+  int enqueue_task(Stream& s, Task task);
+  void run_until(const std::function<bool()>& done);
+  void run_some();
+  bool idle() const;
+  // Fails (and spoils the capture) when this thread may not do unsafe work now.
+  int refuse_in_capture();
+  // [address, address + bytes) lies in one live allocation.
+  bool valid_range(uint64_t address, uint64_t bytes) const;
+  bool is_pinned(const void* p, size_t bytes) const;
+  void fail(int result, const std::string& text);
+  std::string report() const;
+  double now_ms() const;
+
+ private:
+  Driver();
+  bool runnable(const Stream& s) const;
+  bool run_one();
+  uint64_t next_sequence_ = 0;
+};
+
+// The context of the calling thread; any non-null value is the primary context.
+void*& current_context();
+void* primary_context();
+int& thread_capture_mode();
+
+// Runs `body` as API call `name`: lock, trace, initialisation, context and sticky error checks.
+enum Need : int { kNothing = 0, kInit = 1, kContext = 2 };
+int enter(const char* name, Need need, const std::function<int()>& body);
+
+#define PTXSIM_API extern "C" __attribute__((visibility("default"))) int
+
+}  // namespace maestrale::ptxsim
