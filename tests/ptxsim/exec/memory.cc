@@ -209,6 +209,9 @@ Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
       count_banks(*cta.counters, address, mask, width);
     }
   }
+  // Before the check for unwritten bytes: a pending asynchronous copy explains more.
+  if (options.check_races)
+    each_lane(mask, [&](int i) { cta.shared_races.access(w, op, i, uint32_t(address.v[i]), width, kind); });
   if (options.check_uninitialised && is_load(kind))
     each_lane(mask, [&](int i) {
       for (uint32_t k = 0; k < width; ++k)
@@ -221,8 +224,6 @@ Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
     each_lane(mask, [&](int i) {
       std::fill_n(cta.shared_written.begin() + int64_t(address.v[i]), width, uint8_t(1));
     });
-  if (options.check_races)
-    each_lane(mask, [&](int i) { cta.shared_races.access(w, op, i, uint32_t(address.v[i]), width, kind); });
   return r;
 }
 
