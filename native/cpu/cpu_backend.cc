@@ -31,7 +31,9 @@ class CpuBackend final : public Backend {
       : kernels_(select_kernels(options.isa)),
         pool_(options.threads > 0 ? options.threads : available_cpus()),
         matmul_(pool_, kernels_),
-        attention_(pool_, kernels_) {}
+        attention_(pool_, kernels_),
+        filled_(options.weights),
+        filled_owner_(options.weights_owner) {}
 
   std::string_view device() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
@@ -45,8 +47,15 @@ class CpuBackend final : public Backend {
     return aligned(uint64_t(rows) * row_bytes(type, uint64_t(cols)));
   }
   void reserve_weights(uint64_t bytes) override {
-    weights_ = Buffer(bytes, "the weights");
+    if (!is_filled())
+      weights_ = Buffer(bytes, "the weights");
+    else if (bytes != filled_.size())
+      throw Error(ErrorCode::kModelFormat, "the packed weights have " + std::to_string(filled_.size()) +
+                                               " bytes, but the model takes " + std::to_string(bytes));
     used_ = 0;
+  }
+  std::span<const std::byte> weights() const {
+    return is_filled() ? filled_ : std::span<const std::byte>(weights_.data(), size_t(weights_.bytes()));
   }
   Matrix load_matrix(const MatrixSource& source) override;
   Matrix load_table(const MatrixSource& source) override;
@@ -119,7 +128,9 @@ class CpuBackend final : public Backend {
   // body(begin, end) over [0, n) on all threads; the first exception is rethrown here.
   template <class Body>
   void share_throwing(int64_t n, int64_t grain, Body&& body);
-  std::byte* take_weights(uint64_t bytes);
+  bool is_filled() const { return filled_owner_ != nullptr; }
+  // Offset in weights() of the next `bytes` bytes.
+  uint64_t take_weights(uint64_t bytes);
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -127,7 +138,9 @@ class CpuBackend final : public Backend {
   CpuAttention attention_;
   CpuKvCache cache_;
   Buffer weights_;
-  uint64_t used_ = 0;  // bytes of weights_ handed out
+  std::span<const std::byte> filled_;  // in place of weights_
+  std::shared_ptr<const void> filled_owner_;
+  uint64_t used_ = 0;  // bytes of weights() handed out
   std::vector<Buffer> buffers_;
   std::vector<double> inv_freq_;  // (head_dim / 2)
 
@@ -154,21 +167,22 @@ void CpuBackend::share_throwing(int64_t n, int64_t grain, Body&& body) {
   if (failure) std::rethrow_exception(failure);
 }
 
-std::byte* CpuBackend::take_weights(uint64_t bytes) {
-  if (used_ + bytes > weights_.bytes())
-    throw Error(ErrorCode::kInternal, "reserve_weights was given " + std::to_string(weights_.bytes()) +
+uint64_t CpuBackend::take_weights(uint64_t bytes) {
+  if (used_ + bytes > weights().size())
+    throw Error(ErrorCode::kInternal, "reserve_weights was given " + std::to_string(weights().size()) +
                                           " bytes, at least " + std::to_string(used_ + bytes) +
                                           " are needed");
-  std::byte* data = weights_.data() + used_;
   used_ += bytes;
-  return data;
+  return used_ - bytes;
 }
 
 Matrix CpuBackend::load_matrix(const MatrixSource& source) {
   const uint64_t stride = panel_bytes(source.type, source.cols),
                  row = row_bytes(source.type, uint64_t(source.cols));
   const int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
-  std::byte* data = take_weights(matrix_bytes(source.type, source.rows, source.cols));
+  const uint64_t at = take_weights(matrix_bytes(source.type, source.rows, source.cols));
+  if (is_filled()) return {source.type, source.rows, source.cols, filled_.data() + at};
+  std::byte* data = weights_.data() + at;
   share_throwing(panels, 1, [&](int64_t panel, int64_t) {
     const int64_t first = panel * kPanelRows, n = std::min<int64_t>(kPanelRows, source.rows - first);
     thread_local std::vector<std::byte> rows;
@@ -181,7 +195,9 @@ Matrix CpuBackend::load_matrix(const MatrixSource& source) {
 
 Matrix CpuBackend::load_table(const MatrixSource& source) {
   const uint64_t row = row_bytes(source.type, uint64_t(source.cols));
-  std::byte* data = take_weights(table_bytes(source.type, source.rows, source.cols));
+  const uint64_t at = take_weights(table_bytes(source.type, source.rows, source.cols));
+  if (is_filled()) return {source.type, source.rows, source.cols, filled_.data() + at};
+  std::byte* data = weights_.data() + at;
   share_throwing(source.rows, 256, [&](int64_t begin, int64_t end) {
     source.read_rows(begin, end - begin, data + uint64_t(begin) * row);
   });
@@ -231,6 +247,13 @@ void CpuBackend::rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) {
 }
 
 }  // namespace
+
+std::span<const std::byte> cpu_weights(const Backend& backend) {
+  const auto* cpu = dynamic_cast<const CpuBackend*>(&backend);
+  if (cpu == nullptr)
+    throw Error(ErrorCode::kInternal, "weights on " + std::string(backend.device()) + " are not in memory");
+  return cpu->weights();
+}
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   return std::make_unique<CpuBackend>(options);

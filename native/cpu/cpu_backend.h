@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,17 @@ namespace maestrale {
 struct CpuOptions {
   int32_t threads = 0;  // 0: as many as the CPUs this process may use
   std::string isa;      // force a kernel table by name; "": $MAESTRALE_ISA, else the best of the machine
+  // Storage that loads have filled before (see cpu_weights), 64-byte aligned: matrices are taken from it in
+  // the same order, and nothing is read from their sources. The backend keeps the owner.
+  std::span<const std::byte> weights;
+  std::shared_ptr<const void> weights_owner;
 };
 
 // Throws Error{kInvalidArg} for an unknown table, Error{kDevice} for one this machine cannot run.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+// The reserved storage of a CPU backend, as its load_table and load_matrix calls have filled it.
+std::span<const std::byte> cpu_weights(const Backend& backend);
 
 // Names of the kernel tables this machine can run, best first; the last one is "scalar".
 std::vector<std::string> available_isas();
