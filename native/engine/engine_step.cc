@@ -126,7 +126,7 @@ void Engine::use_logits(Sequence& sequence, int64_t first, int32_t n_rows, std::
   const Vocab& vocab = tokenizer_->vocab();
   Event event;
   event.id = sequence.request.id;
-  const auto reason = sequence.advance(logits, vocab.eos, vocab.size(), event);
+  const auto reason = sequence.advance(logits, vocab, event);
   counters_.completion_tokens += int64_t(event.tokens.size());
   if (reason) {
     sequence.conclude(*reason, event);

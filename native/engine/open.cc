@@ -2,12 +2,16 @@
 #include "engine/open.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "cpu/cpu_backend.h"
 #include "engine/memory_budget.h"
 #include "io/mapped_file.h"
+#include "model/gguf_weights.h"
+#include "model/hf_weights.h"
 #include "tokenizer/gguf_vocab.h"
+#include "tokenizer/hf_vocab.h"
 
 namespace maestrale {
 namespace {
@@ -25,12 +29,12 @@ std::unique_ptr<Backend> open_device(const OpenOptions& options) {
   return make_cpu_backend({options.threads, options.isa});
 }
 
-FileFacts facts_of(const MappedFile& file, const GgufFile& header) {
+FileFacts facts_of(const WeightStore& weights, uint64_t size) {
   FileFacts facts;
-  facts.size = file.size();
-  for (const GgufTensor& tensor : header.tensors()) {
+  facts.size = size;
+  for (const ModelTensor& tensor : weights.tensors()) {
     facts.parameters += uint64_t(tensor.rows) * uint64_t(tensor.cols);
-    std::string type(quant_traits(tensor.type).name);
+    std::string type(quant_traits(weights.type(tensor)).name);
     for (char& c : type)
       if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
     ++facts.quantization[type];
@@ -38,25 +42,63 @@ FileFacts facts_of(const MappedFile& file, const GgufFile& header) {
   return facts;
 }
 
-}  // namespace
+// What a model consists of, apart from its engine, while it is loaded.
+struct Opened {
+  ModelConfig config;
+  Vocab vocab;
+  FileFacts facts;
+  std::unique_ptr<Model> model;
+};
 
-OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
-  const MappedFile file(options.path);
-  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
-  OpenedModel opened;
-  opened.config = config_from_gguf(header);
-  ModelConfig& config = opened.config;
+void finish_config(ModelConfig& config, const Vocab& vocab, const OpenOptions& options) {
   if (options.sliding_window >= 0) {
     config.sliding_window = options.sliding_window;
     config.sliding_window_source = "option";
   }
-  opened.tokenizer = std::make_shared<const Tokenizer>(vocab_from_gguf(header));
-  if (opened.tokenizer->vocab().size() > config.vocab_size)
-    throw Error(ErrorCode::kModelFormat,
-                "the vocabulary has " + std::to_string(opened.tokenizer->vocab().size()) +
-                    " tokens, the embedding " + std::to_string(config.vocab_size) + " rows");
-  opened.facts = facts_of(file, header);
-  auto model = load_gguf_model(file, header, config, open_device(options), callbacks);
+  if (vocab.size() > config.vocab_size)
+    throw Error(ErrorCode::kModelFormat, "the vocabulary has " + std::to_string(vocab.size()) +
+                                             " tokens, the embedding " + std::to_string(config.vocab_size) +
+                                             " rows");
+}
+
+void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& options,
+                  const LoadCallbacks& callbacks, Opened& opened) {
+  finish_config(opened.config, opened.vocab, options);
+  opened.facts = facts_of(weights, size);
+  opened.model = load_model(weights, opened.config, open_device(options), callbacks);
+}
+
+Opened open_gguf(const OpenOptions& options, const LoadCallbacks& callbacks) {
+  const MappedFile file(options.path);
+  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
+  Opened opened{config_from_gguf(header), vocab_from_gguf(header), {}, nullptr};
+  load_weights(GgufWeights(file, header, opened.config), file.size(), options, callbacks, opened);
+  return opened;
+}
+
+Opened open_hf(const OpenOptions& options, const LoadCallbacks& callbacks) {
+  const HfConfig config = read_hf_config(options.path);
+  const HfShards shards(options.path);
+  Opened opened{config.model, vocab_from_hf(options.path, config.model.vocab_size), {}, nullptr};
+  load_weights(HfWeights(shards, config), shards.bytes(), options, callbacks, opened);
+  return opened;
+}
+
+bool is_directory(const std::string& path) {
+  std::error_code ignored;  // what cannot be examined is opened as a file, which says why
+  return std::filesystem::is_directory(path, ignored);
+}
+
+}  // namespace
+
+OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
+  Opened parts = is_directory(options.path) ? open_hf(options, callbacks) : open_gguf(options, callbacks);
+  OpenedModel opened;
+  opened.tokenizer = std::make_shared<const Tokenizer>(std::move(parts.vocab));
+  opened.facts = std::move(parts.facts);
+  opened.config = std::move(parts.config);
+  const ModelConfig& config = opened.config;
+  const std::unique_ptr<Model>& model = parts.model;
 
   EngineConfig engine;
   engine.context_length = options.context_length > 0 ? options.context_length : config.context_length;
@@ -72,11 +114,12 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
                       pages_needed(engine.context_length, engine.sliding_window, engine.max_batch_tokens),
                       engine.max_sequences);
   engine.max_cached_pages = std::min(kCachedPages, engine.max_pages);
-  opened.engine = std::make_unique<Engine>(std::move(model), opened.tokenizer, engine, std::move(sink));
+  opened.engine = std::make_unique<Engine>(std::move(parts.model), opened.tokenizer, engine, std::move(sink));
   return opened;
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {
+  if (is_directory(path)) return std::make_shared<const Tokenizer>(vocab_from_hf(path));
   const MappedFile file(path);
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   return std::make_shared<const Tokenizer>(vocab_from_gguf(header));

@@ -35,19 +35,18 @@ void Sequence::begin_prompt(std::vector<int32_t> prompt, const StreamDecoder& te
   decoder_ = text_decoder;
 }
 
-std::optional<FinishReason> Sequence::advance(std::span<const float> logits, int32_t eos, int32_t n_pieces,
-                                              Event& event) {
+std::optional<FinishReason> Sequence::advance(std::span<const float> logits, const Vocab& vocab, Event& event) {
   Sampler::Sample sample = sampler_.sample(logits, tokens, tokens.size());
   const int32_t token = sample.token;
   last_token_ = Clock::now();
   if (!first_token_) first_token_ = last_token_;
-  if (token == eos && !request.ignore_eos) return FinishReason::kStop;
+  if (vocab.ends_text(token) && !request.ignore_eos) return FinishReason::kStop;
   tokens.push_back(token);
   event.tokens.push_back(token);
   if (request.sampling.logprobs > 0) event.logprobs.push_back(std::move(sample));
   std::string text;
   // An output matrix may have more rows than the vocabulary has pieces; those spell nothing.
-  if (token < n_pieces) decoder_.push(token, text);
+  if (token < vocab.size()) decoder_.push(token, text);
   if (stop_.push(text, event.text)) return FinishReason::kStop;
   if (int64_t(tokens.size()) >= limit) return FinishReason::kLength;
   return std::nullopt;

@@ -79,8 +79,7 @@ class Sequence {
 
   // Draws the next token from the logits of the last one and appends what becomes certain to `event`;
   // says how the sequence ends, if it does. Throws Error.
-  std::optional<FinishReason> advance(std::span<const float> logits, int32_t eos, int32_t n_pieces,
-                                      Event& event);
+  std::optional<FinishReason> advance(std::span<const float> logits, const Vocab& vocab, Event& event);
   // The text that was held back, and the account of the request.
   void conclude(FinishReason reason, Event& event);
 

@@ -5,22 +5,13 @@
 
 #include <cmath>
 #include <cstdio>
-#include <limits>
 
 #include "base/error.h"
 
 namespace maestrale {
 namespace {
 
-// Generous bounds on what a Mistral-shaped model may declare; products of any two fit in 63 bits.
-constexpr uint64_t kMaxLayers = 512;
-constexpr uint64_t kMaxHeads = 1024;
-constexpr uint64_t kMaxDim = 1 << 16;
-constexpr uint64_t kMaxHiddenDim = 1 << 20;
-constexpr uint64_t kMaxVocab = 1 << 20;
-constexpr uint64_t kMaxPositions = std::numeric_limits<int32_t>::max();
-constexpr uint64_t kMaxHeadDim = 256;  // what the attention kernels hold in registers and tiles
-constexpr uint64_t kHeadDimStep = 16;
+using namespace config_limits;
 
 std::string number(double value) {
   char text[32];
@@ -140,19 +131,6 @@ int32_t read_vocab_size(const GgufFile& file) {
   return int32_t(vocab_size);
 }
 
-// Published Mistral 7B files share one shape; what tells the releases apart is the RoPE base (raised in
-// v0.2, when the window was dropped) and the vocabulary (extended in v0.3). Fine-tunes add a few tokens.
-std::string detect_version(const ModelConfig& c) {
-  if (c.n_layers != 32 || c.dim != 4096 || c.hidden_dim != 14336 || c.n_heads != 32 || c.n_kv_heads != 8 ||
-      c.head_dim != 128 || c.context_length != 32768)
-    return "";
-  const bool first_vocabulary = c.vocab_size >= 32000 && c.vocab_size <= 32100;
-  if (first_vocabulary && c.rope_theta == 10000.0) return "v0.1";
-  if (first_vocabulary && c.rope_theta == 1e6) return "v0.2";
-  if (c.vocab_size >= 32768 && c.vocab_size <= 32868 && c.rope_theta == 1e6) return "v0.3";
-  return "";
-}
-
 // v0.1 files come from converters that drop the window, so its absence there means nothing.
 void read_sliding_window(const GgufFile& file, ModelConfig& config) {
   constexpr std::string_view kKey = "llama.attention.sliding_window";
@@ -168,6 +146,19 @@ void read_sliding_window(const GgufFile& file, ModelConfig& config) {
 }
 
 }  // namespace
+
+// Published Mistral 7B files share one shape; what tells the releases apart is the RoPE base (raised in
+// v0.2, when the window was dropped) and the vocabulary (extended in v0.3). Fine-tunes add a few tokens.
+std::string detect_version(const ModelConfig& c) {
+  if (c.n_layers != 32 || c.dim != 4096 || c.hidden_dim != 14336 || c.n_heads != 32 || c.n_kv_heads != 8 ||
+      c.head_dim != 128 || c.context_length != 32768)
+    return "";
+  const bool first_vocabulary = c.vocab_size >= 32000 && c.vocab_size <= 32100;
+  if (first_vocabulary && c.rope_theta == 10000.0) return "v0.1";
+  if (first_vocabulary && c.rope_theta == 1e6) return "v0.2";
+  if (c.vocab_size >= 32768 && c.vocab_size <= 32868 && c.rope_theta == 1e6) return "v0.3";
+  return "";
+}
 
 ModelConfig config_from_gguf(const GgufFile& file) {
   check_architecture(file);

@@ -23,8 +23,23 @@ struct ModelConfig {
   int64_t context_length = 0;  // what the model was trained for
   std::string name;
   std::string version;  // "v0.1", "v0.2", "v0.3", or "" when it is none of the published families
-  std::string sliding_window_source;  // "metadata", "recognised v0.1", "option", "none"
+  std::string sliding_window_source;  // "metadata", "default", "recognised v0.1", "option", "none"
 };
+
+// Generous bounds on what a Mistral-shaped model may declare; products of any two fit in 63 bits.
+namespace config_limits {
+constexpr uint64_t kMaxLayers = 512;
+constexpr uint64_t kMaxHeads = 1024;
+constexpr uint64_t kMaxDim = 1 << 16;
+constexpr uint64_t kMaxHiddenDim = 1 << 20;
+constexpr uint64_t kMaxVocab = 1 << 20;
+constexpr uint64_t kMaxPositions = 0x7fffffff;
+constexpr uint64_t kMaxHeadDim = 256;  // what the attention kernels hold in registers and tiles
+constexpr uint64_t kHeadDimStep = 16;
+}  // namespace config_limits
+
+// The published release with these numbers, for ModelConfig::version.
+std::string detect_version(const ModelConfig& config);
 
 // Reads and validates the metadata of architecture `llama` (which Mistral files declare).
 // Throws Error{kModelFormat} naming the key, Error{kModelUnsupported} for other architectures.

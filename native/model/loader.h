@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a model file to a Model on a backend.
+// From stored weights to a Model on a backend.
 #pragma once
 
 #include <atomic>
@@ -10,18 +10,28 @@
 #include "io/gguf.h"
 #include "io/mapped_file.h"
 #include "model/model.h"
+#include "model/weight_store.h"
 
 namespace maestrale {
 
 struct LoadCallbacks {
   std::function<void(uint64_t loaded, uint64_t total)>
-      on_progress;                               // bytes of the file; from the loading thread
+      on_progress;                               // bytes of the weights; from the loading thread
   const std::atomic<bool>* cancelled = nullptr;  // true: stop with Error{kAborted}
 };
 
-// Checks every tensor's presence, shape and type against `config`, then repacks the weights onto
-// `backend`. Throws Error{kModelFormat} naming the tensor. The file is not needed afterwards.
+void check_cancelled(const LoadCallbacks& callbacks);
+
+// Repacks the weights onto `backend`. Throws Error{kModelUnsupported} for norms that are no floats,
+// Error{kModelFormat} naming a tensor whose values are damaged. The store is not needed afterwards.
+std::unique_ptr<Model> load_model(const WeightStore& weights, ModelConfig config,
+                                  std::unique_ptr<Backend> backend, const LoadCallbacks& callbacks);
+
+// The same for the weights of a GGUF file, see GgufWeights.
 std::unique_ptr<Model> load_gguf_model(const MappedFile& file, const GgufFile& header, ModelConfig config,
                                        std::unique_ptr<Backend> backend, const LoadCallbacks& callbacks);
+
+// A norm weight as float32, whatever float type it is stored in. Throws as load_model() does.
+std::vector<float> read_norm(const WeightStore& weights, const ModelTensor& norm);
 
 }  // namespace maestrale

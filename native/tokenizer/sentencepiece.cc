@@ -42,6 +42,7 @@ void check_length(size_t bytes) {
 }  // namespace
 
 Tokenizer::Tokenizer(Vocab vocab) : vocab_(std::move(vocab)), index_(vocab_) {
+  if (!vocab_.unusable.empty()) return;  // its pieces are no spellings
   for (int32_t id = 0; id < vocab_.size(); ++id) {
     const std::string& piece = vocab_.pieces[size_t(id)];
     const PieceType type = vocab_.types[size_t(id)];
@@ -53,6 +54,7 @@ Tokenizer::Tokenizer(Vocab vocab) : vocab_(std::move(vocab)), index_(vocab_) {
 
 void Tokenizer::append_text(std::string_view text, Merger& merger, std::vector<int32_t>& out) const {
   if (text.empty()) return;
+  if (!vocab_.unusable.empty()) throw Error(ErrorCode::kModelUnsupported, vocab_.unusable);
   const std::string normal = normalise(text, vocab_.add_space_prefix);
   const std::string_view all = normal;
   size_t chunk = 0;

@@ -49,6 +49,7 @@ void finish_vocab(Vocab& vocab) {
     bad("it has " + std::to_string(n) + " tokens but " + std::to_string(vocab.types.size()) + " types");
   check_special_id(vocab, "BOS", vocab.bos);
   check_special_id(vocab, "EOS", vocab.eos);
+  for (const int32_t id : vocab.other_eos) check_special_id(vocab, "EOS", id);
   check_special_id(vocab, "unknown-token", vocab.unk);
 
   vocab.byte_ids.fill(-1);

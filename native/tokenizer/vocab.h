@@ -3,6 +3,7 @@
 // what the file says about encoding. gguf_vocab.h reads one from GGUF metadata.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -28,15 +29,20 @@ struct Vocab {
   std::vector<PieceType> types;
   int32_t bos = 1;
   int32_t eos = 2;
+  std::vector<int32_t> other_eos;  // end a text as eos does; few files have any
   int32_t unk = 0;
   bool add_bos = true;
   bool add_eos = false;
   bool add_space_prefix = true;  // every text starts as if a space stood before it
   std::string chat_template;     // Jinja source, empty when the file has none
   std::map<std::string, std::string> named_chat_templates;
+  std::string unusable;  // why no text can be encoded; empty for every real vocabulary
   std::array<int32_t, 256> byte_ids{};  // id of <0xHH>; filled by finish_vocab()
 
   int32_t size() const { return int32_t(pieces.size()); }
+  bool ends_text(int32_t token) const {
+    return token == eos || std::find(other_eos.begin(), other_eos.end(), token) != other_eos.end();
+  }
 };
 
 // The value of a piece spelled <0xHH>, -1 for every other text.

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hugging Face directories: the logits of the same checkpoint in GGUF to the last bit, shards, tokenizer files,
+// and directories that are incomplete, pickled or hostile.
+#include "model/hf_weights.h"
+
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "check.h"
+#include "expect_error.h"
+#include "temp_dir.h"
+#include "tiny_model.h"
+#include "tokenizer/hf_vocab.h"
+#include "tokenizer/sentencepiece.h"
+#include "vectors.h"
+#include "vocab_fixture.h"
+
+using namespace maestrale;
+using namespace maestrale::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string directory(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/hf/" + name; }
+
+std::unique_ptr<Model> load_hf(const std::string& path) {
+  const HfConfig config = read_hf_config(path);
+  const HfShards shards(path);
+  auto model = load_model(HfWeights(shards, config), config.model, make_cpu_backend({1, ""}), {});
+  const ModelConfig& c = config.model;
+  model->prepare(512, {c.n_layers, c.n_kv_heads, c.head_dim, KvType::kF16, 64, c.sliding_window});
+  return model;
+}
+
+void check_vectors(Model& model, const std::string& name) {
+  const auto expected = read_vectors(name + ".vectors.safetensors");
+  int prompts = 0;
+  for (const auto& [key, logits] : expected) {
+    const size_t suffix = key.find(".logits");
+    if (suffix == std::string::npos) continue;
+    const auto tokens = expected.at(key.substr(0, suffix) + ".tokens").as<int32_t>();
+    const double error = nmse(run_logits(model, tokens), logits.as<float>());
+    if (!(error <= 1e-5)) fail(__FILE__, __LINE__, name + " " + key + ": NMSE " + std::to_string(error));
+    ++prompts;
+  }
+  CHECK(prompts >= 8);
+}
+
+std::vector<int32_t> some_tokens(int n) {
+  std::vector<int32_t> tokens(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) tokens[size_t(i)] = (i * 131 + 7) % 512;
+  return tokens;
+}
+
+std::vector<std::byte> to_bytes(const std::string& text) {
+  std::vector<std::byte> bytes(text.size());
+  std::memcpy(bytes.data(), text.data(), text.size());
+  return bytes;
+}
+
+// A safetensors file of BF16 tensors.
+struct TensorCopy {
+  std::string name;
+  std::vector<uint64_t> shape;
+  std::vector<std::byte> bytes;
+};
+std::vector<std::byte> safetensors(const std::vector<TensorCopy>& tensors, const std::string& dtype = "BF16") {
+  std::string header = "{";
+  uint64_t offset = 0;
+  std::string data;
+  for (const TensorCopy& tensor : tensors) {
+    std::string shape;
+    for (const uint64_t side : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(side);
+    header += (offset == 0 ? "\"" : ",\"") + tensor.name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape +
+              "],\"data_offsets\":[" + std::to_string(offset) + "," +
+              std::to_string(offset + tensor.bytes.size()) + "]}";
+    offset += tensor.bytes.size();
+    data.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
+  }
+  header += "}";
+  const uint64_t length = header.size();
+  return to_bytes(std::string(reinterpret_cast<const char*>(&length), 8) + header + data);
+}
+
+std::vector<TensorCopy> tensors_of(const std::string& model) {
+  std::vector<TensorCopy> out;
+  for (const auto& [name, tensor] : read_vectors("hf/" + model + "/model.safetensors"))
+    out.push_back({name, tensor.shape, tensor.bytes});
+  return out;
+}
+
+// A copy of swa16 that a test may change.
+struct Checkpoint {
+  TempDir dir;
+  std::vector<TensorCopy> tensors = tensors_of("swa16");
+
+  Checkpoint() { dir.write("config.json", read_vector_file("hf/swa16/config.json")); }
+  std::string path() const { return dir.path(""); }
+  void write_single() const { dir.write("model.safetensors", safetensors(tensors)); }
+  void write_shards(const std::string& first = "model-00001-of-00002.safetensors") const {
+    const std::vector<TensorCopy> head(tensors.begin(), tensors.begin() + 10);
+    const std::vector<TensorCopy> tail(tensors.begin() + 10, tensors.end());
+    dir.write("model-00001-of-00002.safetensors", safetensors(head));
+    dir.write("model-00002-of-00002.safetensors", safetensors(tail));
+    std::string map;
+    for (size_t i = 0; i < tensors.size(); ++i)
+      map += (i == 0 ? "\"" : ",\"") + tensors[i].name + "\":\"" +
+             (i < 10 ? first : "model-00002-of-00002.safetensors") + "\"";
+    dir.write("model.safetensors.index.json",
+              to_bytes("{\"metadata\":{\"total_size\":1},\"weight_map\":{" + map + "}}"));
+  }
+  void refuse(ErrorCode code, const std::string& words) const {
+    expect_error(words, code, words, [&] {
+      const HfShards shards(path());
+      HfWeights(shards, read_hf_config(path()));
+    });
+  }
+};
+
+}  // namespace
+
+TEST("hf_weights: logits equal those of the GGUF file to the last bit") {
+  for (const std::string name : {"swa16", "hd128"}) {
+    const auto hf = load_hf(directory(name));
+    const auto gguf = load_tiny("models/" + name + "-bf16.gguf");
+    CHECK(same_bits(run_logits(*hf, some_tokens(150)), run_logits(*gguf, some_tokens(150))));
+    check_vectors(*hf, name);
+  }
+}
+
+TEST("hf_weights: 4-bit checkpoints of bitsandbytes") {
+  check_vectors(*load_hf(directory("swa16-nf4")), "swa16-nf4");
+}
+
+TEST("hf_weights: shards are one checkpoint") {
+  const Checkpoint checkpoint;
+  checkpoint.write_shards();
+  const auto sharded = load_hf(checkpoint.path());
+  const auto single = load_hf(directory("swa16"));
+  CHECK(same_bits(run_logits(*sharded, some_tokens(40)), run_logits(*single, some_tokens(40))));
+}
+
+TEST("hf_weights: an index stays within its directory") {
+  for (const std::string name : {"../model.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "x.bin", ""}) {
+    const Checkpoint checkpoint;
+    checkpoint.write_shards(name);
+    checkpoint.refuse(ErrorCode::kModelFormat, "no name of a safetensors file");
+  }
+  const Checkpoint checkpoint;
+  checkpoint.write_shards("model-00002-of-00002.safetensors");
+  checkpoint.refuse(ErrorCode::kModelFormat, "is not in 'model-00002-of-00002.safetensors'");
+}
+
+TEST("hf_weights: tensors that are missing, wrong or too many") {
+  Checkpoint checkpoint;
+  const std::vector<TensorCopy> sound = checkpoint.tensors;
+  checkpoint.tensors.pop_back();
+  checkpoint.write_single();
+  checkpoint.refuse(ErrorCode::kModelFormat, "'model.norm.weight' is missing");
+  checkpoint.tensors = sound;
+  checkpoint.tensors.push_back({"model.layers.0.self_attn.q_proj.bias", {2}, std::vector<std::byte>(4)});
+  checkpoint.write_single();
+  checkpoint.refuse(ErrorCode::kModelUnsupported, "q_proj.bias', which is no part of a Mistral model");
+  checkpoint.tensors.back().name = "model.layers.0.self_attn.rotary_emb.inv_freq";
+  checkpoint.write_single();
+  const HfShards shards(checkpoint.path());
+  CHECK_EQ(HfWeights(shards, read_hf_config(checkpoint.path())).tensors().size(), 30u);
+  checkpoint.tensors = sound;
+  for (TensorCopy& tensor : checkpoint.tensors)
+    if (tensor.name.find("k_proj") != std::string::npos) tensor.shape = {256, 64};
+  checkpoint.write_single();
+  checkpoint.refuse(ErrorCode::kModelFormat, "has shape 256 x 64, but config.json demands 64 x 256");
+  checkpoint.dir.write("model.safetensors", safetensors(sound, "I16"));
+  checkpoint.refuse(ErrorCode::kModelUnsupported, "I16");
+}
+
+TEST("hf_weights: the head of a tied checkpoint is the embedding") {
+  Checkpoint checkpoint;
+  std::erase_if(checkpoint.tensors, [](const TensorCopy& tensor) { return tensor.name == "lm_head.weight"; });
+  checkpoint.write_single();
+  checkpoint.refuse(ErrorCode::kModelFormat, "'lm_head.weight' is missing");
+  HfConfig config = read_hf_config(checkpoint.path());
+  config.tied = true;
+  const HfShards shards(checkpoint.path()), with_head(directory("swa16"));
+  CHECK(HfWeights(shards, config).tensors().back().role == TensorRole::kFinalNorm);
+  CHECK(HfWeights(with_head, config).tensors().back().role == TensorRole::kFinalNorm);
+}
+
+TEST("hf_weights: directories without safetensors files say what they have") {
+  const Checkpoint checkpoint;
+  checkpoint.refuse(ErrorCode::kModelFormat, "neither model.safetensors nor");
+  checkpoint.dir.write("pytorch_model.bin", to_bytes("pickle"));
+  checkpoint.refuse(ErrorCode::kModelUnsupported, "'pytorch_model.bin', a pickle file");
+  fs::remove(checkpoint.dir.path("pytorch_model.bin"));
+  checkpoint.dir.write("consolidated.00.pth", to_bytes("pickle"));
+  checkpoint.refuse(ErrorCode::kModelUnsupported, "'consolidated.00.pth', a pickle file");
+  fs::remove(checkpoint.dir.path("consolidated.00.pth"));
+  checkpoint.dir.write("consolidated.safetensors", to_bytes("x"));
+  checkpoint.refuse(ErrorCode::kModelUnsupported, "Mistral's own layout");
+  const TempDir empty;
+  CHECK_THROWS(read_hf_config(empty.path("")), ErrorCode::kModelFormat);
+}
+
+TEST("hf_vocab: tokenizer.model and the files beside it") {
+  const Tokenizer hf(vocab_from_hf(directory("hd128")));
+  const Tokenizer gguf(load_vocab("models/hd128-bf16.gguf"));
+  CHECK(hf.vocab().pieces == gguf.vocab().pieces && hf.vocab().types == gguf.vocab().types);
+  CHECK(hf.encode("the ship had sailed") == gguf.encode("the ship had sailed"));
+
+  const TempDir dir;
+  const std::string path = dir.path("");
+  dir.write("tokenizer.model", read_vector_file("hf/hd128/tokenizer.model"));
+  dir.write("config.json", to_bytes(R"({"eos_token_id":5})"));
+  CHECK_EQ(vocab_from_hf(path).eos, 5);
+  dir.write("generation_config.json", to_bytes(R"({"eos_token_id":[513,2]})"));
+  CHECK_THROWS(vocab_from_hf(path), ErrorCode::kModelFormat);  // there is no token 513 yet
+  dir.write("tokenizer_config.json", to_bytes(R"({"add_bos_token":false,"chat_template":"one","added_tokens_decoder":
+      {"513":{"content":"<|im_end|>","special":true},"2":{"content":"</s>","special":true}}})"));
+  dir.write("added_tokens.json", to_bytes(R"({"<|im_start|>":512})"));
+  const Vocab vocab = vocab_from_hf(path);
+  CHECK_EQ(vocab.size(), 514);
+  CHECK_EQ(vocab.pieces[512], std::string("<|im_start|>"));
+  CHECK(vocab.types[512] == PieceType::kControl && vocab.types[513] == PieceType::kControl);
+  CHECK(vocab.ends_text(513) && vocab.ends_text(2) && !vocab.ends_text(3));
+  CHECK(!vocab.add_bos && vocab.chat_template == "one");
+  dir.write("chat_template.jinja", to_bytes("two"));
+  CHECK_EQ(vocab_from_hf(path).chat_template, std::string("two"));
+  dir.write("tokenizer_config.json", to_bytes(R"({"added_tokens_decoder":{"2":{"content":"other"}}})"));
+  expect_error("renamed", ErrorCode::kModelFormat, "spells token 2", [&] { vocab_from_hf(path); });
+}
+
+TEST("hf_vocab: without tokenizer.model there are token ids only") {
+  expect_error("tokenizer", ErrorCode::kModelUnsupported, "has no tokenizer.model",
+               [] { vocab_from_hf(directory("swa16")); });
+  const Tokenizer ids(vocab_from_hf(directory("swa16"), 512));
+  CHECK_EQ(ids.vocab().size(), 512);
+  expect_error("text", ErrorCode::kModelUnsupported, "takes token ids only", [&] { ids.encode("text"); });
+  CHECK_EQ(ids.decode(std::vector<int32_t>{1, 300, 2}), std::string());
+  CHECK(ids.special_tokens().empty());
+}
