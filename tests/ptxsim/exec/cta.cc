@@ -13,8 +13,6 @@
 namespace maestrale::ptxsim {
 namespace {
 
-constexpr uint64_t kMaxTurns = uint64_t{1} << 24;  // of a block; more is a kernel that never ends
-
 Dim3 position(uint64_t number, const Dim3& size) {
   return {uint32_t(number % size.x), uint32_t(number / size.x % size.y), uint32_t(number / size.x / size.y)};
 }
@@ -235,7 +233,7 @@ void run(Launch& launch) {
   }
   while (!ctas.empty()) {
     const size_t k = launch.random() % ctas.size();
-    if (++turns[k] > kMaxTurns)
+    if (++turns[k] > launch.options.max_turns)
       report(ctas[k]->warps[0], launch.program->ops[0], 0, FaultKind::kDeadlock, "the kernel does not end");
     if (step(*ctas[k])) continue;
     turns[k] = 0;

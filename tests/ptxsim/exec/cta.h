@@ -31,6 +31,8 @@ struct Options {
   AsyncCopy async_copy = AsyncCopy::kRandom;
   Accumulate accumulate = Accumulate::kFloat;
   int resident_ctas = 4;  // run interleaved
+  // Turns of the warps of a block after which the kernel counts as endless.
+  uint64_t max_turns = uint64_t{1} << 24;
 };
 
 struct Dim3 {
