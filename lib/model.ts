@@ -170,6 +170,7 @@ export class Model implements AsyncDisposable {
         return toolCalls ? { ...result, toolCalls } : result
       },
       async (send) => send(await this.tokenizer.renderChat(messages, templateOptions)),
+      !continueFinalMessage,
     )
   }
 
@@ -236,6 +237,7 @@ export class Model implements AsyncDisposable {
     prepare: (
       send: (prompt: NativePrompt) => RequestHandle,
     ) => RequestHandle | Promise<RequestHandle>,
+    answer = false,
   ): Generation<R> {
     const request = nativeRequest(0, [], options, this.tokenizer.vocabSize)
     return new Generation<R>({
@@ -245,7 +247,9 @@ export class Model implements AsyncDisposable {
       finish,
       start: (receive) =>
         prepare((prompt) =>
-          this.#send(receive, site, (id) => this.#native.generate({ ...request, id, prompt })),
+          this.#send(receive, site, (id) =>
+            this.#native.generate({ ...request, id, prompt, answer }),
+          ),
         ),
     })
   }

@@ -10,6 +10,7 @@ import { packageRoot } from '#addon'
 import { addBenchCommand } from './bench.js'
 import { addChatCommand } from './chat.js'
 import { addInspectCommand } from './inspect.js'
+import { addPackCommand } from './pack.js'
 import { addRunCommand } from './run.js'
 import { EXIT_USAGE, endQuietlyWhenReaderLeaves, reportFailure } from './terminal.js'
 
@@ -45,6 +46,7 @@ addRunCommand(program)
 addChatCommand(program)
 addInspectCommand(program)
 addBenchCommand(program)
+addPackCommand(program)
 
 try {
   await program.parseAsync()

@@ -47,6 +47,8 @@ export interface NativeRequest {
   stop: string[]
   /** How many alternatives to report per token; 0: none, and no log-probabilities at all. */
   logprobs: number
+  /** The text is an answer of its own: the vocabulary's leading space is no part of it. */
+  answer?: boolean
 }
 
 export interface NativeTokenLogprob {
@@ -201,6 +203,12 @@ export interface Binding {
   ): NativeLoading
   loadTokenizer(path: string): Promise<NativeTokenizer>
   inspect(path: string): Promise<NativeInspection>
+  /** Writes the packed image of the GGUF file `input`; `output` appears when it is complete. */
+  pack(
+    input: string,
+    output: string,
+    onProgress?: (loaded: number, total: number) => void,
+  ): Promise<void>
   /** Kernel tables that this machine can run. */
   isaTables(): string[]
 }

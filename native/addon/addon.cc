@@ -25,6 +25,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadModel", Napi::Function::New<load_model>(env, "loadModel"));
   exports.Set("loadTokenizer", Napi::Function::New<load_tokenizer>(env, "loadTokenizer"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
+  exports.Set("pack", Napi::Function::New<pack>(env, "pack"));
   exports.Set("isaTables", Napi::Function::New<isa_tables>(env, "isaTables"));
   return exports;
 }

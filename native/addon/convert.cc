@@ -178,6 +178,7 @@ Request to_request(const Napi::Object& js) {
   for (uint32_t i = 0; i < stops.Length(); ++i) request.stop.push_back(stops.Get(i).ToString().Utf8Value());
   request.timeout_ms = number_or(js, "timeoutMs", 0.0);
   request.ignore_eos = js.Get("ignoreEos").ToBoolean();
+  request.answer = js.Get("answer").ToBoolean();
   return request;
 }
 

@@ -12,6 +12,7 @@
 #include "addon/model_wrap.h"
 #include "addon/tokenizer_wrap.h"
 #include "engine/open.h"
+#include "model/packed_file.h"
 
 namespace maestrale {
 namespace {
@@ -76,6 +77,34 @@ class InspectJob final : public Job {
   std::unique_ptr<FileInspection> inspection_;
 };
 
+class PackJob final : public Job {
+ public:
+  PackJob(std::string in, std::string out, const Napi::Value& on_progress)
+      : in_(std::move(in)), out_(std::move(out)) {
+    if (on_progress.IsFunction()) on_progress_ = Napi::Persistent(on_progress.As<Napi::Function>());
+  }
+  void work() override {
+    LoadCallbacks callbacks;
+    callbacks.cancelled = &cancelled;
+    callbacks.on_progress = [this](uint64_t done, uint64_t total) {
+      done_ = done;
+      total_ = total;
+      report();
+    };
+    pack_model(in_, out_, callbacks);
+  }
+  void progress(Napi::Env env) override {
+    if (!on_progress_.IsEmpty())
+      on_progress_.Call({Napi::Number::New(env, double(done_)), Napi::Number::New(env, double(total_))});
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  const std::string in_, out_;
+  Napi::FunctionReference on_progress_;
+  std::atomic<uint64_t> done_{0}, total_{0};
+};
+
 Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
   return env.GetInstanceData<Background>()->start(env, std::move(job));
 }
@@ -106,6 +135,13 @@ Napi::Value load_tokenizer(const Napi::CallbackInfo& info) {
 Napi::Value inspect(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     return start(info.Env(), std::make_shared<InspectJob>(info[0].ToString().Utf8Value()));
+  });
+}
+
+Napi::Value pack(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return start(info.Env(), std::make_shared<PackJob>(info[0].ToString().Utf8Value(),
+                                                       info[1].ToString().Utf8Value(), info[2]));
   });
 }
 

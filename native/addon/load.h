@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// loadModel, loadTokenizer and inspect: what opens a file, on threads of its own.
+// loadModel, loadTokenizer, inspect and pack: what opens a file, on threads of its own.
 #pragma once
 
 #include <napi.h>
@@ -9,5 +9,6 @@ namespace maestrale {
 Napi::Value load_model(const Napi::CallbackInfo& info);      // (options, onProgress, onEvents)
 Napi::Value load_tokenizer(const Napi::CallbackInfo& info);  // (path)
 Napi::Value inspect(const Napi::CallbackInfo& info);         // (path)
+Napi::Value pack(const Napi::CallbackInfo& info);            // (in, out, onProgress)
 
 }  // namespace maestrale

@@ -23,11 +23,11 @@ Error current_error() {
   }
 }
 
-// Generated text that follows plain text continues it; after a control token such as [/INST] it begins
+// Generated text that follows plain text continues it; an answer, and what follows a control token, begins
 // anew, and the vocabulary's leading space is no part of it.
-StreamDecoder decoder_after(const Vocab& vocab, std::span<const int32_t> prompt) {
+StreamDecoder decoder_after(const Vocab& vocab, std::span<const int32_t> prompt, bool answer) {
   const int32_t last = prompt.back();
-  const bool anew = last < vocab.size() && vocab.types[size_t(last)] == PieceType::kControl;
+  const bool anew = answer || (last < vocab.size() && vocab.types[size_t(last)] == PieceType::kControl);
   return StreamDecoder(vocab, {.strip_leading_space = anew});
 }
 
@@ -281,7 +281,7 @@ bool Engine::try_admit(const SequencePtr& pointer) {
       if (token < 0 || token >= vocab_size)
         throw Error(ErrorCode::kInvalidArg, "token " + std::to_string(token) +
                                                 " is not in the vocabulary of " + std::to_string(vocab_size));
-    const StreamDecoder decoder = decoder_after(tokenizer_->vocab(), prompt);
+    const StreamDecoder decoder = decoder_after(tokenizer_->vocab(), prompt, request.answer);
     sequence.begin_prompt(std::move(prompt), decoder);
     const int64_t room = sequence.generates() ? std::max<int64_t>(request.max_new_tokens, 0) : 0;
     sequence.limit = n + std::min(room, config_.context_length - n);

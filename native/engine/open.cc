@@ -10,6 +10,7 @@
 #include "io/mapped_file.h"
 #include "model/gguf_weights.h"
 #include "model/hf_weights.h"
+#include "model/packed_file.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
 
@@ -19,14 +20,13 @@ namespace {
 // Pages kept for the prefixes of later requests: 4096 positions, one window of Mistral 7B v0.1.
 constexpr int64_t kCachedPages = 64;
 
-std::unique_ptr<Backend> open_device(const OpenOptions& options) {
+void require_cpu(const OpenOptions& options) {
   if (options.device != "auto" && options.device != "cpu")
     throw Error(ErrorCode::kDevice,
                 "device '" + options.device + "' is not available: this build computes on the CPU only");
   if (options.gpu_layers > 0)
     throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
                                         ", but this build computes on the CPU only");
-  return make_cpu_backend({options.threads, options.isa});
 }
 
 FileFacts facts_of(const WeightStore& weights, uint64_t size) {
@@ -65,11 +65,27 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
                   const LoadCallbacks& callbacks, Opened& opened) {
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(weights, size);
-  opened.model = load_model(weights, opened.config, open_device(options), callbacks);
+  require_cpu(options);
+  const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
+  opened.model = load_model(weights, opened.config, make_cpu_backend(cpu), callbacks);
 }
 
-Opened open_gguf(const OpenOptions& options, const LoadCallbacks& callbacks) {
-  const MappedFile file(options.path);
+Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
+                   const LoadCallbacks& callbacks) {
+  const PackedFile packed(std::move(file));
+  Opened opened{config_from_gguf(packed.gguf()), vocab_from_gguf(packed.gguf()), {}, nullptr};
+  finish_config(opened.config, opened.vocab, options);
+  opened.facts = facts_of(PackedWeights(packed, opened.config), packed.file()->size());
+  require_cpu(options);
+  const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
+  opened.model = load_packed_model(packed, opened.config, cpu, callbacks);
+  return opened;
+}
+
+Opened open_file(const OpenOptions& options, const LoadCallbacks& callbacks) {
+  auto mapped = std::make_shared<const MappedFile>(options.path);
+  if (PackedFile::has_magic(*mapped)) return open_packed(std::move(mapped), options, callbacks);
+  const MappedFile& file = *mapped;
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   Opened opened{config_from_gguf(header), vocab_from_gguf(header), {}, nullptr};
   load_weights(GgufWeights(file, header, opened.config), file.size(), options, callbacks, opened);
@@ -92,7 +108,7 @@ bool is_directory(const std::string& path) {
 }  // namespace
 
 OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
-  Opened parts = is_directory(options.path) ? open_hf(options, callbacks) : open_gguf(options, callbacks);
+  Opened parts = is_directory(options.path) ? open_hf(options, callbacks) : open_file(options, callbacks);
   OpenedModel opened;
   opened.tokenizer = std::make_shared<const Tokenizer>(std::move(parts.vocab));
   opened.facts = std::move(parts.facts);
@@ -120,8 +136,10 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {
   if (is_directory(path)) return std::make_shared<const Tokenizer>(vocab_from_hf(path));
-  const MappedFile file(path);
-  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
+  const auto file = std::make_shared<const MappedFile>(path);
+  if (PackedFile::has_magic(*file))
+    return std::make_shared<const Tokenizer>(vocab_from_gguf(PackedFile(file).gguf()));
+  const GgufFile header = GgufFile::parse(file->bytes(), file->size());
   return std::make_shared<const Tokenizer>(vocab_from_gguf(header));
 }
 

@@ -35,7 +35,8 @@ void Sequence::begin_prompt(std::vector<int32_t> prompt, const StreamDecoder& te
   decoder_ = text_decoder;
 }
 
-std::optional<FinishReason> Sequence::advance(std::span<const float> logits, const Vocab& vocab, Event& event) {
+std::optional<FinishReason> Sequence::advance(std::span<const float> logits, const Vocab& vocab,
+                                              Event& event) {
   Sampler::Sample sample = sampler_.sample(logits, tokens, tokens.size());
   const int32_t token = sample.token;
   last_token_ = Clock::now();

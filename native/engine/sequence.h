@@ -41,6 +41,7 @@ struct Request {
   std::vector<std::string> stop;
   double timeout_ms = 0.0;  // the request ends with kAbort when it takes longer; 0: never
   bool ignore_eos = false;  // for measurements
+  bool answer = false;      // the text is an answer of its own, whatever the prompt ends with
   std::span<float> values;  // stays valid until the request has ended
 };
 

@@ -64,7 +64,7 @@ void check_nothing_left(const GgufFile& header, const std::vector<ModelTensor>& 
 }
 
 std::vector<ModelTensor> checked_tensors(const MappedFile& file, const GgufFile& header,
-                                        const ModelConfig& config) {
+                                         const ModelConfig& config) {
   if (header.tensors().empty())
     throw Error(ErrorCode::kModelFormat,
                 "'" + file.path() + "' holds a vocabulary but no weights, so no model can be loaded from it");
@@ -80,7 +80,9 @@ std::vector<ModelTensor> checked_tensors(const MappedFile& file, const GgufFile&
 GgufWeights::GgufWeights(const MappedFile& file, const GgufFile& header, const ModelConfig& config)
     : WeightStore(checked_tensors(file, header, config)), file_(file), header_(header) {}
 
-QuantType GgufWeights::type(const ModelTensor& tensor) const { return header_.find_tensor(tensor.name)->type; }
+QuantType GgufWeights::type(const ModelTensor& tensor) const {
+  return header_.find_tensor(tensor.name)->type;
+}
 
 std::unique_ptr<const MatrixSource> GgufWeights::open(const ModelTensor& tensor) const {
   return std::make_unique<FileMatrix>(file_, *header_.find_tensor(tensor.name));

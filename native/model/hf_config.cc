@@ -91,8 +91,8 @@ bool read_architecture(const Json& json) {
     if (names == nullptr || names->size() != 1 || (*names)[0].string() == nullptr)
       fail("architectures", "is not a list of one name");
     if (*(*names)[0].string() != wanted)
-      unsupported("architectures", "names '" + (*names)[0].string()->substr(0, 64) + "', but only '" +
-                                       wanted + "' runs");
+      unsupported("architectures",
+                  "names '" + (*names)[0].string()->substr(0, 64) + "', but only '" + wanted + "' runs");
   }
   return *type == "mistral";
 }

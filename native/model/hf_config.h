@@ -15,8 +15,9 @@ struct HfConfig {
 };
 
 // Reads and validates a config.json of MistralForCausalLM, or of LlamaForCausalLM, which is the same network
-// without a window. A Mistral config without `sliding_window` means a window of 4096, as in transformers; null
-// means none. Throws Error{kModelFormat} naming the field, Error{kModelUnsupported} for what Mistral has not.
+// without a window. A Mistral config without `sliding_window` means a window of 4096, as in transformers;
+// null means none. Throws Error{kModelFormat} naming the field, Error{kModelUnsupported} for what Mistral has
+// not.
 HfConfig config_from_hf(const Json& json);
 
 // The same from DIRECTORY/config.json; the model is named after the directory.

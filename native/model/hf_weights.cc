@@ -99,9 +99,9 @@ std::vector<ModelTensor> checked_tensors(const HfShards& shards, const HfConfig&
   }
   for (const auto& [name, shard] : shards.tensors()) {
     if (used.count(name) != 0 || is_companion(name, four_bit)) continue;
-    throw Error(ErrorCode::kModelUnsupported,
-                "the checkpoint has a tensor '" + name + "', which is no part of a Mistral model" +
-                    (name.ends_with(".bias") ? ": Mistral has no biases" : ""));
+    throw Error(ErrorCode::kModelUnsupported, "the checkpoint has a tensor '" + name +
+                                                  "', which is no part of a Mistral model" +
+                                                  (name.ends_with(".bias") ? ": Mistral has no biases" : ""));
   }
   return specs;
 }
@@ -179,8 +179,7 @@ std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) c
   if (!tensor.is_norm() && is_four_bit(shard.header, name))
     source = std::make_unique<FourBitSource>(shard.file, read_four_bit(shard.file, shard.header, name));
   else
-    source =
-        std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor));
+    source = std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor));
   if (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK) return source;
   return std::make_unique<InterleavedSource>(std::move(source), head_dim_);
 }

@@ -26,9 +26,9 @@ class HfShards {
     const SafetensorsFile header;
   };
 
-  // Only files inside `directory` are opened, whatever the index says. Throws Error{kModelFormat} for an index
-  // that does not fit the files, Error{kModelUnsupported} for a directory that holds its weights otherwise,
-  // e.g. pickled, which is never read: reading it may run code.
+  // Only files inside `directory` are opened, whatever the index says. Throws Error{kModelFormat} for an
+  // index that does not fit the files, Error{kModelUnsupported} for a directory that holds its weights
+  // otherwise, e.g. pickled, which is never read: reading it may run code.
   explicit HfShards(const std::string& directory);
 
   // The file that holds the tensor, nullptr when none does.

@@ -15,7 +15,8 @@ namespace maestrale {
 class WeightStore {
  public:
   // `tensors` are those that are there: all of model_tensors(), but for the output matrix of a model that
-  // computes its logits with the embedding. Constructors check presence, shapes and that nothing is left over.
+  // computes its logits with the embedding. Constructors check presence, shapes and that nothing is left
+  // over.
   explicit WeightStore(std::vector<ModelTensor> tensors) : tensors_(std::move(tensors)) {}
   virtual ~WeightStore() = default;
 

@@ -116,8 +116,8 @@ void add_tokens(const std::string& directory, const Config& tokenizer, Vocab& vo
       if (error != std::errc() || end != key.data() + key.size() || id < 0 || id > kMaxTokenId ||
           content == nullptr || content->string() == nullptr)
         tokenizer.fail("has an added token '" + key.substr(0, 64) + "' that is none");
-      add_token(tokenizer, id, *content->string(),
-                special == nullptr || special->boolean().value_or(true), vocab);
+      add_token(tokenizer, id, *content->string(), special == nullptr || special->boolean().value_or(true),
+                vocab);
     }
   }
   const Config added(directory, "added_tokens.json");
@@ -182,7 +182,8 @@ Vocab vocab_from_hf(const std::string& directory, int32_t vocab_size) {
   for (const int32_t id : {vocab.bos, vocab.eos})
     if (id >= vocab_size)
       throw Error(ErrorCode::kModelFormat, "the model has " + std::to_string(vocab_size) +
-                                               " tokens, too few for the special token " + std::to_string(id));
+                                               " tokens, too few for the special token " +
+                                               std::to_string(id));
   return vocab;
 }
 

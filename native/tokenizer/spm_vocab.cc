@@ -159,7 +159,8 @@ void read_normalizer(Message normalizer, Vocab& vocab) {
   while (normalizer.next()) {
     switch (normalizer.field()) {
       case 2:
-        if (!normalizer.bytes().empty()) unsupported("replaces characters before it splits, as Mistral's do not");
+        if (!normalizer.bytes().empty())
+          unsupported("replaces characters before it splits, as Mistral's do not");
         break;
       case 3: vocab.add_space_prefix = normalizer.flag(); break;
       case 4: remove_whitespaces = normalizer.flag(); break;
@@ -192,10 +193,10 @@ Vocab vocab_from_spm(std::span<const std::byte> file) {
     }
   }
   if (vocab.pieces.empty() || !has_trainer || !has_normalizer)
-    throw Error(ErrorCode::kModelFormat,
-                "the SentencePiece model is incomplete: it has " + std::to_string(vocab.size()) + " pieces, " +
-                    (has_trainer ? "its" : "no") + " training options and " + (has_normalizer ? "its" : "no") +
-                    " normaliser");
+    throw Error(ErrorCode::kModelFormat, "the SentencePiece model is incomplete: it has " +
+                                             std::to_string(vocab.size()) + " pieces, " +
+                                             (has_trainer ? "its" : "no") + " training options and " +
+                                             (has_normalizer ? "its" : "no") + " normaliser");
   return vocab;
 }
 

@@ -36,7 +36,7 @@ struct Vocab {
   bool add_space_prefix = true;  // every text starts as if a space stood before it
   std::string chat_template;     // Jinja source, empty when the file has none
   std::map<std::string, std::string> named_chat_templates;
-  std::string unusable;  // why no text can be encoded; empty for every real vocabulary
+  std::string unusable;                 // why no text can be encoded; empty for every real vocabulary
   std::array<int32_t, 256> byte_ids{};  // id of <0xHH>; filled by finish_vocab()
 
   int32_t size() const { return int32_t(pieces.size()); }

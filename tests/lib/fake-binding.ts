@@ -144,6 +144,7 @@ export class FakeEngine {
     },
     loadTokenizer: async () => this.model,
     inspect: async () => ({ version: 3, fileSize: 0, metadata: [], tensors: [] }),
+    pack: async () => {},
     isaTables: () => ['scalar'],
   }
 

@@ -26,7 +26,8 @@ HfConfig read(const std::string& more, const std::string& without = "") {
   return config_from_hf(Json::parse(text));
 }
 
-void refuse(const std::string& more, ErrorCode code, const std::string& words, const std::string& without = "") {
+void refuse(const std::string& more, ErrorCode code, const std::string& words,
+            const std::string& without = "") {
   expect_error(more + " without " + without, code, words, [&] { read(more, without); });
 }
 
@@ -91,7 +92,8 @@ TEST("hf_config: missing and damaged fields are named") {
     refuse("", ErrorCode::kModelFormat, "'" + field + "' of config.json is missing", field);
   refuse(R"("vocab_size":"many")", ErrorCode::kModelFormat, "'vocab_size' of config.json is not an integer",
          "vocab_size");
-  refuse(R"("num_hidden_layers":100000000000)", ErrorCode::kModelFormat, "must be 1 to 512", "num_hidden_layers");
+  refuse(R"("num_hidden_layers":100000000000)", ErrorCode::kModelFormat, "must be 1 to 512",
+         "num_hidden_layers");
   refuse(R"("rms_norm_eps":0)", ErrorCode::kModelFormat, "between 0 and 1", "rms_norm_eps");
   CHECK_THROWS(config_from_hf(Json::parse("[]")), ErrorCode::kModelFormat);
 }
@@ -104,8 +106,9 @@ TEST("hf_config: what Mistral does not have is refused by name") {
   refuse(R"("attention_bias":true)", ErrorCode::kModelUnsupported, "'attention_bias'");
   refuse(R"("layer_types":["sliding_attention","full_attention"],"sliding_window":8)",
          ErrorCode::kModelUnsupported, "'layer_types'");
-  CHECK_EQ(read(R"("layer_types":["full_attention","full_attention"],"sliding_window":null)").model.sliding_window,
-           0);
+  CHECK_EQ(
+      read(R"("layer_types":["full_attention","full_attention"],"sliding_window":null)").model.sliding_window,
+      0);
   refuse(R"("quantization_config":{"quant_method":"gptq"})", ErrorCode::kModelUnsupported, "'gptq'");
   refuse(R"("quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true})",
          ErrorCode::kModelUnsupported, "in 4 bits");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hugging Face directories: the logits of the same checkpoint in GGUF to the last bit, shards, tokenizer files,
-// and directories that are incomplete, pickled or hostile.
+// Hugging Face directories: the logits of the same checkpoint in GGUF to the last bit, shards, tokenizer
+// files, and directories that are incomplete, pickled or hostile.
 #include "model/hf_weights.h"
 
 #include <cstring>
@@ -65,15 +65,16 @@ struct TensorCopy {
   std::vector<uint64_t> shape;
   std::vector<std::byte> bytes;
 };
-std::vector<std::byte> safetensors(const std::vector<TensorCopy>& tensors, const std::string& dtype = "BF16") {
+std::vector<std::byte> safetensors(const std::vector<TensorCopy>& tensors,
+                                   const std::string& dtype = "BF16") {
   std::string header = "{";
   uint64_t offset = 0;
   std::string data;
   for (const TensorCopy& tensor : tensors) {
     std::string shape;
     for (const uint64_t side : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(side);
-    header += (offset == 0 ? "\"" : ",\"") + tensor.name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape +
-              "],\"data_offsets\":[" + std::to_string(offset) + "," +
+    header += (offset == 0 ? "\"" : ",\"") + tensor.name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" +
+              shape + "],\"data_offsets\":[" + std::to_string(offset) + "," +
               std::to_string(offset + tensor.bytes.size()) + "]}";
     offset += tensor.bytes.size();
     data.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
@@ -142,7 +143,8 @@ TEST("hf_weights: shards are one checkpoint") {
 }
 
 TEST("hf_weights: an index stays within its directory") {
-  for (const std::string name : {"../model.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "x.bin", ""}) {
+  for (const std::string name :
+       {"../model.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "x.bin", ""}) {
     const Checkpoint checkpoint;
     checkpoint.write_shards(name);
     checkpoint.refuse(ErrorCode::kModelFormat, "no name of a safetensors file");
@@ -215,7 +217,8 @@ TEST("hf_vocab: tokenizer.model and the files beside it") {
   CHECK_EQ(vocab_from_hf(path).eos, 5);
   dir.write("generation_config.json", to_bytes(R"({"eos_token_id":[513,2]})"));
   CHECK_THROWS(vocab_from_hf(path), ErrorCode::kModelFormat);  // there is no token 513 yet
-  dir.write("tokenizer_config.json", to_bytes(R"({"add_bos_token":false,"chat_template":"one","added_tokens_decoder":
+  dir.write("tokenizer_config.json",
+            to_bytes(R"({"add_bos_token":false,"chat_template":"one","added_tokens_decoder":
       {"513":{"content":"<|im_end|>","special":true},"2":{"content":"</s>","special":true}}})"));
   dir.write("added_tokens.json", to_bytes(R"({"<|im_start|>":512})"));
   const Vocab vocab = vocab_from_hf(path);

@@ -62,7 +62,8 @@ void check_published(const std::string& file, const std::string& gguf, const std
 
   const Tokenizer tokenizer(std::move(vocab));
   const Tokenizer& reference = published_tokenizer(gguf);
-  for (const std::string text : {"", " ", "Hello world", "  two  spaces", "\xe6\xa2\xa6\xf0\x9f\x8c\xac\n\t", "</s>[INST]"})
+  for (const std::string text :
+       {"", " ", "Hello world", "  two  spaces", "\xe6\xa2\xa6\xf0\x9f\x8c\xac\n\t", "</s>[INST]"})
     CHECK(tokenizer.encode(text) == reference.encode(text));
   CHECK(!load_json("tokenizers/" + cases).is_null());
 }
@@ -112,6 +113,7 @@ TEST("spm_vocab: damaged files") {
   refuse(whole + std::string(11, '\xff'), ErrorCode::kModelFormat, "more than 64 bits");
   refuse(whole + varint(1 << 3 | 2) + varint(UINT64_MAX), ErrorCode::kModelFormat, "a field needs");
   refuse(whole + number(1, 3), ErrorCode::kModelFormat, "wire type 0 instead of 2");
-  refuse(model(kTrainer, kNormalizer, bytes(1, "a") + number(3, 9)), ErrorCode::kModelFormat, "unknown type 9");
+  refuse(model(kTrainer, kNormalizer, bytes(1, "a") + number(3, 9)), ErrorCode::kModelFormat,
+         "unknown type 9");
   refuse(model(kTrainer + number(41, 1 << 30)), ErrorCode::kModelFormat, "no token id");
 }

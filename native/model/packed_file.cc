@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/packed_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "model/gguf_weights.h"
+
+namespace maestrale {
+namespace {
+
+// Counts changes of panel_layout.h, of the order of loading and of this format.
+constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kByteOrder = 0x01020304;
+constexpr char kMagic[8] = {'M', 'A', 'E', 'S', 'T', 'R', 'A', 'L'};
+
+struct Header {
+  char magic[8];
+  uint32_t byte_order, layout;
+  uint64_t file_size, source_size, gguf_size, norms_size, weights_size;
+  uint64_t checksum;
+};
+static_assert(sizeof(Header) == 64);
+
+uint64_t round_up(uint64_t n, uint64_t step) { return (n + step - 1) / step * step; }
+uint64_t norms_at(const Header& h) { return round_up(sizeof(Header) + h.gguf_size, 64); }
+uint64_t weights_at(const Header& h) { return round_up(norms_at(h) + h.norms_size, 4096); }
+uint64_t end_of(const Header& h) { return weights_at(h) + h.weights_size; }
+
+uint64_t fnv1a(std::span<const std::byte> bytes, uint64_t hash) {
+  for (const std::byte b : bytes) hash = (hash ^ uint64_t(b)) * 0x100000001b3u;
+  return hash;
+}
+
+uint64_t checksum(const Header& header, std::span<const std::byte> gguf, std::span<const std::byte> norms) {
+  const auto fields = std::as_bytes(std::span(&header, 1)).first(offsetof(Header, checksum));
+  return fnv1a(norms, fnv1a(gguf, fnv1a(fields, 0xcbf29ce484222325u)));
+}
+
+[[noreturn]] void fail(const MappedFile& file, const std::string& problem) {
+  throw Error(ErrorCode::kModelFormat, "'" + file.path() + "' " + problem);
+}
+
+Header read_header(const MappedFile& file) {
+  const uint64_t size = file.size();
+  Header h;
+  if (size < sizeof h)
+    fail(file, "is cut off: it has " + std::to_string(size) + " bytes, less than a header");
+  std::memcpy(&h, file.bytes().data(), sizeof h);
+  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) fail(file, "is no packed model");
+  if (h.byte_order != kByteOrder) fail(file, "was packed on a machine of another byte order, pack it again");
+  if (h.layout != kLayoutVersion)
+    fail(file, "was packed by another version (layout " + std::to_string(h.layout) + ", this one has " +
+                   std::to_string(kLayoutVersion) + "), pack it again");
+  // No part is longer than the file, so the sums below cannot overflow: file sizes fit in 63 bits.
+  for (const uint64_t part : {h.gguf_size, h.norms_size, h.weights_size})
+    if (part > size)
+      fail(file, "has a part of " + std::to_string(part) + " bytes, but only " + std::to_string(size) +
+                     " bytes in all");
+  if (h.file_size != size)
+    fail(file, "has " + std::to_string(size) + " bytes, but was packed with " + std::to_string(h.file_size));
+  if (end_of(h) != size)
+    fail(file, "has parts that end at byte " + std::to_string(end_of(h)) + " of " + std::to_string(size));
+  return h;
+}
+
+// A norm out of the file. Matrices are never read: the backend takes them in place.
+class PackedSource final : public MatrixSource {
+ public:
+  PackedSource(QuantType quant_type, const ModelTensor& tensor, std::span<const std::byte> values)
+      : MatrixSource(quant_type, tensor.rows, tensor.cols), values_(values) {}
+  void read_rows(int64_t, int64_t, std::byte* out) const override {
+    if (values_.empty()) throw Error(ErrorCode::kInternal, "rows of a packed matrix were asked for");
+    std::copy(values_.begin(), values_.end(), out);
+  }
+
+ private:
+  std::span<const std::byte> values_;
+};
+
+uint64_t norm_bytes(const ModelTensor& tensor) {
+  return tensor.is_norm() ? uint64_t(tensor.cols) * sizeof(float) : 0;
+}
+
+// A file that takes its name when it is complete; until then nobody sees it.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::string& path)
+      : path_(path), temporary_(path + "." + std::to_string(::getpid()) + ".tmp") {
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd_ < 0) fail_with("create");
+  }
+  ~AtomicFile() {
+    if (fd_ < 0) return;
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes, const LoadCallbacks& callbacks) {
+    while (!bytes.empty()) {
+      check_cancelled(callbacks);
+      const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{16} << 20));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail_with("write");
+      bytes = bytes.subspan(size_t(n));
+      written_ += uint64_t(n);
+    }
+  }
+  void pad_to(uint64_t offset, const LoadCallbacks& callbacks) {
+    const std::vector<std::byte> zeros(size_t(offset - written_));
+    write(zeros, callbacks);
+  }
+  void commit() {
+    if (::fsync(fd_) != 0) fail_with("write");
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with("rename");
+    ::close(std::exchange(fd_, -1));
+  }
+
+ private:
+  [[noreturn]] void fail_with(const char* verb) const {
+    throw Error(ErrorCode::kInvalidArg, "cannot " + std::string(verb) + " '" + temporary_ +
+                                            "': " + std::generic_category().message(errno));
+  }
+
+  std::string path_, temporary_;
+  int fd_ = -1;
+  uint64_t written_ = 0;
+};
+
+}  // namespace
+
+bool PackedFile::has_magic(const MappedFile& file) {
+  return file.size() >= sizeof kMagic && std::memcmp(file.bytes().data(), kMagic, sizeof kMagic) == 0;
+}
+
+PackedFile::PackedFile(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {
+  const Header h = read_header(*file_);
+  const std::span<const std::byte> gguf = file_->bytes().subspan(sizeof h, size_t(h.gguf_size));
+  norms_ = file_->bytes().subspan(size_t(norms_at(h)), size_t(h.norms_size));
+  weights_ = file_->bytes().subspan(size_t(weights_at(h)), size_t(h.weights_size));
+  if (checksum(h, gguf, norms_) != h.checksum) fail(*file_, "is damaged: its checksum is wrong");
+  gguf_ = GgufFile::parse(gguf, h.source_size);
+}
+
+PackedWeights::PackedWeights(const PackedFile& packed, const ModelConfig& config)
+    : WeightStore(GgufWeights(*packed.file(), packed.gguf(), config).tensors()), packed_(packed) {
+  uint64_t needed = 0;
+  for (const ModelTensor& tensor : tensors()) needed += norm_bytes(tensor);
+  if (needed != packed.norms().size())
+    fail(*packed.file(), "holds " + std::to_string(packed.norms().size()) + " bytes of norms, but needs " +
+                             std::to_string(needed));
+}
+
+QuantType PackedWeights::type(const ModelTensor& tensor) const {
+  return packed_.gguf().find_tensor(tensor.name)->type;
+}
+
+std::unique_ptr<const MatrixSource> PackedWeights::open(const ModelTensor& tensor) const {
+  if (!tensor.is_norm())
+    return std::make_unique<PackedSource>(type(tensor), tensor, std::span<const std::byte>());
+  uint64_t offset = 0;
+  for (const ModelTensor& earlier : tensors()) {
+    if (earlier.name == tensor.name) break;
+    offset += norm_bytes(earlier);
+  }
+  return std::make_unique<PackedSource>(QuantType::kF32, tensor,
+                                        packed_.norms().subspan(size_t(offset), size_t(norm_bytes(tensor))));
+}
+
+std::unique_ptr<Model> load_packed_model(const PackedFile& packed, ModelConfig config, CpuOptions options,
+                                         const LoadCallbacks& callbacks) {
+  const PackedWeights weights(packed, config);
+  options.weights = packed.weights();
+  options.weights_owner = packed.file();
+  return load_model(weights, std::move(config), make_cpu_backend(options), callbacks);
+}
+
+void pack_model(const std::string& in, const std::string& out, const LoadCallbacks& callbacks) {
+  const MappedFile file(in);
+  std::error_code absent;
+  if (std::filesystem::equivalent(in, out, absent))
+    throw Error(ErrorCode::kInvalidArg, "'" + out + "' is the file to be packed");
+  if (PackedFile::has_magic(file)) throw Error(ErrorCode::kInvalidArg, "'" + in + "' is packed already");
+  const GgufFile gguf = GgufFile::parse(file.bytes(), file.size());
+  const ModelConfig config = config_from_gguf(gguf);
+  const GgufWeights weights(file, gguf, config);
+  const std::unique_ptr<Model> model = load_model(weights, config, make_cpu_backend({}), callbacks);
+
+  std::vector<float> norms;
+  for (const ModelTensor& tensor : weights.tensors())
+    if (tensor.is_norm()) {
+      const std::vector<float> values = read_norm(weights, tensor);
+      norms.insert(norms.end(), values.begin(), values.end());
+    }
+  const std::span<const std::byte> panels = cpu_weights(model->backend());
+  uint64_t gguf_size = file.size();
+  for (const GgufTensor& tensor : gguf.tensors()) gguf_size = std::min(gguf_size, tensor.offset);
+  const auto gguf_bytes = file.bytes().first(size_t(gguf_size));
+  const auto norm_values = std::as_bytes(std::span(norms));
+
+  Header header{{},        kByteOrder,         kLayoutVersion, 0, file.size(),
+                gguf_size, norm_values.size(), panels.size(),  0};
+  std::memcpy(header.magic, kMagic, sizeof kMagic);
+  header.file_size = end_of(header);
+  header.checksum = checksum(header, gguf_bytes, norm_values);
+  AtomicFile target(out);
+  target.write(std::as_bytes(std::span(&header, 1)), callbacks);
+  target.write(gguf_bytes, callbacks);
+  target.pad_to(norms_at(header), callbacks);
+  target.write(norm_values, callbacks);
+  target.pad_to(weights_at(header), callbacks);
+  target.write(panels, callbacks);
+  target.commit();
+}
+
+}  // namespace maestrale
