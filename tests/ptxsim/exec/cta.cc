@@ -145,8 +145,7 @@ bool step(Cta& cta) {
            "no warp can go on; waiting at barriers: " + text);
   }
   if (run_warp(*chosen) == Stop::kFinished) {
-    // What it did is over for those that later meet at a barrier without it? No: an ended warp has
-    // synchronised with nobody. Only the barriers that waited for it are looked at again.
+    // Barriers that waited for this warp alone are complete now. It has synchronised with nobody.
     complete_barriers(cta);
     if (!chosen->copies.empty())
       report(*chosen, *chosen->copies.front().op, chosen->copies.front().lane, FaultKind::kRace,
