@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every benchmark writes down beside its figures: machine, commit, limits; and the CSV files.
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -64,6 +64,7 @@ const quote = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')
 
 /** Appends rows (objects) to a CSV file whose columns never change. */
 export function appendCsv(path, columns, rows) {
+  mkdirSync(dirname(path), { recursive: true })
   const header = `${columns.join(',')}\n`
   if (!existsSync(path)) appendFileSync(path, header)
   else if (!readFileSync(path, 'utf8').startsWith(header)) {
