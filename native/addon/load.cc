@@ -12,7 +12,7 @@
 #include "addon/model_wrap.h"
 #include "addon/tokenizer_wrap.h"
 #include "engine/open.h"
-#include "model/packed_file.h"
+#include "engine/packed_file.h"
 
 namespace maestrale {
 namespace {

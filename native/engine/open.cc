@@ -7,10 +7,10 @@
 
 #include "cpu/cpu_backend.h"
 #include "engine/memory_budget.h"
+#include "engine/packed_file.h"
 #include "io/mapped_file.h"
 #include "model/gguf_weights.h"
 #include "model/hf_weights.h"
-#include "model/packed_file.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
 

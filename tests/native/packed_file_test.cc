@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packed images: the same logits as the GGUF file they come from, and every damaged file refused.
-#include "model/packed_file.h"
+#include "engine/packed_file.h"
 
 #include <cstring>
 #include <fstream>

@@ -33,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(128) scan(const int* x, int* out) {
 }
 
 // y[row] = sum over 4 * words int8 products: one warp a row.
-extern "C" __global__ void __launch_bounds__(64) dot_int8(const int* a, const int* x, int* y, int words, int rows) {
+extern "C" __global__ void __launch_bounds__(64)
+    dot_int8(const int* a, const int* x, int* y, int words, int rows) {
   const int row = blockIdx.x * 2 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   int sum = 0;
@@ -43,7 +44,8 @@ extern "C" __global__ void __launch_bounds__(64) dot_int8(const int* a, const in
 }
 
 // Transposes 32 x 32 tiles through shared memory.
-extern "C" __global__ void __launch_bounds__(256) transpose(const uint32_t* x, uint32_t* y, int rows, int cols) {
+extern "C" __global__ void __launch_bounds__(256)
+    transpose(const uint32_t* x, uint32_t* y, int rows, int cols) {
   __shared__ uint32_t tile[32][33];
   const int c = blockIdx.x * 32 + threadIdx.x, r0 = blockIdx.y * 32;
   for (int r = threadIdx.y; r < 32; r += 8)
@@ -55,7 +57,8 @@ extern "C" __global__ void __launch_bounds__(256) transpose(const uint32_t* x, u
 }
 
 // The sum of all blocks by the block that comes last.
-extern "C" __global__ void __launch_bounds__(64) last_block(const int* x, int* partial, unsigned* done, int* out) {
+extern "C" __global__ void __launch_bounds__(64)
+    last_block(const int* x, int* partial, unsigned* done, int* out) {
   __shared__ int sums[2];
   __shared__ bool last;
   int sum = x[blockIdx.x * 64 + threadIdx.x];
@@ -102,11 +105,18 @@ extern "C" __global__ void __launch_bounds__(32) gemm(const __half* a, const __h
     __syncwarp();
     uint32_t f[4], g[2];
     const uint32_t at = uint32_t(__cvta_generic_to_shared(&tile[stage][lane % 16][lane / 16 * 8]));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3]) : "r"(at));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
+                 : "r"(at));
     const uint32_t bt = uint32_t(__cvta_generic_to_shared(&tile[stage][16 + lane % 8][lane / 8 % 2 * 8]));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(g[0]), "=r"(g[1]) : "r"(bt));
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(g[0]), "r"(g[1]));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(g[0]), "=r"(g[1])
+                 : "r"(bt));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(g[0]), "r"(g[1]));
     __syncwarp();
   }
   for (int q = 0; q < 4; ++q) c[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = d[q];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/packed_file.h"
+#include "engine/packed_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
