@@ -248,7 +248,7 @@ export class Model implements AsyncDisposable {
       start: (receive) =>
         prepare((prompt) =>
           this.#send(receive, site, (id) =>
-            this.#native.generate({ ...request, id, prompt, answer }),
+            this.#native.generate({ ...request, id, prompt, ...(answer ? { answer } : {}) }),
           ),
         ),
     })
