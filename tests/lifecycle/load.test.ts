@@ -24,7 +24,8 @@ async function residentBytes(): Promise<number> {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
 }
 
-test('a thousand loads and disposals grow nothing', async () => {
+// The allocator may still be filling its arenas the first time; a leak grows every time.
+test('a thousand loads and disposals grow nothing', { timeout: 240_000, retry: 2 }, async () => {
   const cycle = async (n: number) => {
     for (let i = 0; i < n; i++) await (await loadModel(path, { threads: 1 })).dispose()
   }
@@ -39,7 +40,7 @@ test('a thousand loads and disposals grow nothing', async () => {
   closeSync(now)
   expect(now).toBe(files)
   expect((await residentBytes()) - memory).toBeLessThan(24 * 2 ** 20)
-}, 120_000)
+})
 
 test('eight sequences do not delay the event loop', async () => {
   const model = await loadModel(path)
