@@ -13,6 +13,9 @@
 #include "model/hf_weights.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
+#ifdef MAESTRALE_CUDA
+#include "cuda/cuda_backend.h"
+#endif
 
 namespace maestrale {
 namespace {
@@ -20,13 +23,31 @@ namespace {
 // Pages kept for the prefixes of later requests: 4096 positions, one window of Mistral 7B v0.1.
 constexpr int64_t kCachedPages = 64;
 
-void require_cpu(const OpenOptions& options) {
-  if (options.device != "auto" && options.device != "cpu")
-    throw Error(ErrorCode::kDevice,
-                "device '" + options.device + "' is not available: this build computes on the CPU only");
-  if (options.gpu_layers > 0)
+bool wants_cuda(const OpenOptions& options) { return options.device.starts_with("cuda"); }
+
+#ifndef MAESTRALE_CUDA
+std::unique_ptr<Backend> make_cuda_backend(int) {
+  throw Error(ErrorCode::kDevice, "device 'cuda' is not available: this build has no CUDA back end");
+}
+uint64_t cuda_free_memory(const Backend&) { return 0; }
+#endif
+
+// 'auto' is the CPU: no figure speaks for the CUDA back end yet.
+std::unique_ptr<Backend> make_backend(const OpenOptions& options, int32_t n_layers) {
+  if (!wants_cuda(options)) {
+    if (options.gpu_layers > 0)
+      throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
+                                          ", but the device is '" + options.device +
+                                          "'; only 'cuda' has GPU layers");
+    return make_cpu_backend(
+        {.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}});
+  }
+  if (options.gpu_layers >= 0 && options.gpu_layers < n_layers)
     throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
-                                        ", but this build computes on the CPU only");
+                                        ", but a model runs on the GPU as a whole: its " +
+                                        std::to_string(n_layers) + " layers or none");
+  const size_t colon = options.device.find(':');
+  return make_cuda_backend(colon == std::string::npos ? 0 : std::stoi(options.device.substr(colon + 1)));
 }
 
 FileFacts facts_of(const WeightStore& weights, uint64_t size) {
@@ -65,9 +86,7 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
                   const LoadCallbacks& callbacks, Opened& opened) {
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(weights, size);
-  require_cpu(options);
-  const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
-  opened.model = load_model(weights, opened.config, make_cpu_backend(cpu), callbacks);
+  opened.model = load_model(weights, opened.config, make_backend(options, opened.config.n_layers), callbacks);
 }
 
 Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
@@ -76,7 +95,14 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
   Opened opened{config_from_gguf(packed.gguf()), vocab_from_gguf(packed.gguf()), {}, nullptr};
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(PackedWeights(packed, opened.config), packed.file()->size());
-  require_cpu(options);
+  if (wants_cuda(options))
+    throw Error(ErrorCode::kDevice,
+                "a packed file holds the weights as the CPU reads them; open the file "
+                "it was made from on device '" +
+                    options.device + "'");
+  if (options.gpu_layers > 0)
+    throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
+                                        ", but a packed file runs on the CPU only");
   const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
   opened.model = load_packed_model(packed, opened.config, cpu, callbacks);
   return opened;
@@ -126,7 +152,8 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
   const KvConfig kv{config.n_layers, config.n_kv_heads, config.head_dim,
                     options.kv_type, /* max_pages */ 1, config.sliding_window};
   engine.max_pages =
-      kv_pages_within(available_memory(), model->backend().kv_page_bytes(kv),
+      kv_pages_within(wants_cuda(options) ? cuda_free_memory(model->backend()) : available_memory(),
+                      model->backend().kv_page_bytes(kv),
                       pages_needed(engine.context_length, engine.sliding_window, engine.max_batch_tokens),
                       engine.max_sequences);
   engine.max_cached_pages = std::min(kCachedPages, engine.max_pages);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks the layers: which folder of native/ may include which, and who may see Node-API, CUDA and SIMD
+// Checks the layers: which folder of native/, and cuda/, may include which, and who may see Node-API, CUDA and SIMD
 // intrinsics.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -13,10 +13,11 @@ const LAYERS = {
   io: ['base', 'quant'],
   backend: ['base', 'quant'],
   cpu: ['base', 'quant', 'backend'],
+  cuda: ['base', 'quant', 'backend'],
   tokenizer: ['base', 'io'],
   sampling: ['base'],
   model: ['base', 'quant', 'io', 'backend'],
-  engine: ['base', 'quant', 'io', 'backend', 'tokenizer', 'sampling', 'model', 'cpu'],
+  engine: ['base', 'quant', 'io', 'backend', 'tokenizer', 'sampling', 'model', 'cpu', 'cuda'],
   addon: ['base', 'quant', 'io', 'backend', 'tokenizer', 'sampling', 'model', 'cpu', 'engine'],
 }
 const INTRINSICS = /^(immintrin|x86intrin|emmintrin|arm_neon|cpuid)\.h$/
@@ -25,11 +26,11 @@ const NODE_API = /^(napi|node_api|js_native_api|uv)\.h$/
 const CUDA = /^(cuda|cuda_[a-z0-9_]+|nvrtc)\.h$/
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
-const tracked = execFileSync('git', ['ls-files', '-z', 'native/*.h', 'native/*.cc'], { cwd: root })
+const tracked = execFileSync('git', ['ls-files', '-z', '*.h', '*.cc'], { cwd: root })
 
 /** The rule that `file` breaks by including `header`, or undefined. */
 function violation(file, header) {
-  const folder = file.split('/')[1]
+  const folder = file.replace(/^native\//, '').split('/')[0]
   const allowed = LAYERS[folder]
   if (!allowed) return `folder native/${folder} is not one of the layers`
   if (NODE_API.test(header) && folder !== 'addon') return 'only native/addon may see Node-API'
@@ -44,7 +45,8 @@ function violation(file, header) {
   return undefined
 }
 
-for (const file of tracked.toString().split('\0').filter(Boolean)) {
+const files = tracked.toString().split('\0')
+for (const file of files.filter((name) => /^(native|cuda)\//.test(name))) {
   const lines = readFileSync(join(root, file), 'utf8').split('\n')
   lines.forEach((line, index) => {
     const header = /^\s*#\s*include\s*[<"]([^>"]+)[>"]/.exec(line)?.[1]

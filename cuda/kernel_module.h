@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The module of kernels on a device, and typed launches. The size of every argument is compared with the
+// signature in the PTX when a kernel is looked up, so a wrapper and its kernel cannot drift apart.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cuda/device.h"
+
+namespace maestrale::cuda {
+
+struct Grid {
+  int64_t x = 1, y = 1;
+  int block = 1;  // threads
+};
+
+class KernelModule {
+ public:
+  // Loads the PTX that suits the device. Throws Error{kDevice} with the driver's log.
+  explicit KernelModule(const Device& device);
+  ~KernelModule();
+  KernelModule(const KernelModule&) = delete;
+  KernelModule& operator=(const KernelModule&) = delete;
+
+  // The function `name`, whose parameters must have these sizes. Throws Error{kDevice}, Error{kInternal}.
+  Handle function(const std::string& name, const std::vector<size_t>& argument_bytes) const;
+
+  const Device& device() const { return device_; }
+
+ private:
+  const Device& device_;
+  std::string_view ptx_;
+  Handle module_ = nullptr;
+};
+
+template <class... Args>
+class Kernel {
+ public:
+  Kernel() = default;
+  Kernel(const KernelModule& module, const std::string& name)
+      : function_(module.function(name, {sizeof(Args)...})), stream_(module.device().stream()) {}
+
+  void operator()(Grid grid, Args... args) const {
+    void* arguments[] = {&args...};
+    MAESTRALE_CU(cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), 1, unsigned(grid.block), 1, 1,
+                 0, stream_, arguments, nullptr);
+  }
+
+ private:
+  Handle function_ = nullptr;
+  Handle stream_ = nullptr;
+};
+
+}  // namespace maestrale::cuda

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/kernels.h"
+
+#include <string>
+
+namespace maestrale::cuda {
+
+size_t type_index(QuantType type) { return size_t(&quant_traits(type) - kQuantTraits.data()); }
+
+Kernels::Kernels(const KernelModule& module)
+    : rms_norm(module, "rms_norm"),
+      silu_multiply(module, "silu_multiply"),
+      gather_rows(module, "gather_rows") {
+  for (size_t i = 0; i < kQuantTraits.size(); ++i) {
+    std::string type(kQuantTraits[i].name);
+    for (char& c : type)
+      if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+    embed[i] = {module, "embed_" + type};
+    matmul[i] = {module, "matmul_" + type};
+  }
+  const char* kv_types[] = {"f16", "bf16"};
+  for (size_t i = 0; i < 2; ++i) {
+    rope_append[i] = {module, std::string("rope_append_") + kv_types[i]};
+    attention[i] = {module, std::string("attention_") + kv_types[i]};
+  }
+}
+
+}  // namespace maestrale::cuda

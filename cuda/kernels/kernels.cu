@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+// All kernels as one module. The build translates this file to PTX for compute capability 7.5 and 8.0 and
+// embeds the text; the driver of the user's machine turns it into machine code.
+#include "attention.cuh"
+#include "embed.cuh"
+#include "matmul.cuh"
+#include "rope.cuh"
+#include "row_ops.cuh"

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA back end on the simulated GPU, which executes the PTX that ships and checks every access.
+#include "cuda/cuda_backend.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+
+#include "check.h"
+#include "expect_error.h"
+#include "tiny_model.h"
+#include "vectors.h"
+
+using namespace maestrale;
+using namespace maestrale::test;
+
+namespace {
+
+template <class F>
+F* simulator(const char* name) {
+  static void* library = dlopen(PTXSIM_DRIVER, RTLD_NOW | RTLD_LOCAL);
+  CHECK(library != nullptr);
+  return reinterpret_cast<F*>(dlsym(library, name));
+}
+
+// The simulated driver for the rest of the process, set up as `settings` say.
+void use_simulator(const char* settings) {
+  setenv("MAESTRALE_CUDA_DRIVER", PTXSIM_DRIVER, 1);
+  CHECK_EQ(simulator<int(const char*)>("ptxsim_configure")(settings), 0);
+}
+
+void check_nothing_leaks() {
+  const std::string report = simulator<const char*()>("ptxsim_report")();
+  CHECK(report.find("\"leaks\":{\"allocations\":0,\"bytes\":0,\"modules\":0,\"streams\":0,") != report.npos);
+}
+
+std::unique_ptr<Model> load_cuda(const std::string& name, KvType kv = KvType::kF16) {
+  const MappedFile file(std::string(MAESTRALE_VECTORS) + "/models/" + name + ".gguf");
+  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
+  const ModelConfig config = config_from_gguf(header);
+  auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});
+  model->prepare(128, {config.n_layers, config.n_kv_heads, config.head_dim, kv, 64, config.sliding_window});
+  return model;
+}
+
+void check_nmse(const std::string& what, const std::vector<float>& got, const std::vector<float>& want,
+                double bound) {
+  const double error = nmse(got, want);
+  if (!(error <= bound)) fail(__FILE__, __LINE__, what + ": NMSE " + std::to_string(error));
+}
+
+void check_reference(const std::string& name, int chunk) {
+  const auto expected = read_vectors(name + ".vectors.safetensors");
+  {
+    const auto model = load_cuda(name + "-bf16");
+    int prompts = 0;
+    for (const auto& [key, logits] : expected) {
+      const size_t suffix = key.find(".logits");
+      if (suffix == std::string::npos) continue;
+      const std::vector<int32_t> tokens = expected.at(key.substr(0, suffix) + ".tokens").as<int32_t>();
+      check_nmse(name + " " + key, run_logits(*model, tokens, chunk), logits.as<float>(), 1e-5);
+      ++prompts;
+    }
+    CHECK(prompts >= 8);
+  }
+  check_nothing_leaks();
+}
+
+std::vector<int32_t> some_tokens(int n, int seed) {
+  std::vector<int32_t> tokens(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) tokens[size_t(i)] = (i * 131 + seed * 17 + 7) % 512;
+  return tokens;
+}
+
+}  // namespace
+
+TEST("cuda: logits at, below and beyond the window match the reference, sm_80") {
+  use_simulator("cc=86");
+  check_reference("swa16", 128);
+}
+
+TEST("cuda: logits with full attention match the reference, sm_75 and work done at once") {
+  use_simulator("cc=75,eager");
+  check_reference("full", 50);
+}
+
+TEST("cuda: every storage type matches the float pass over its dequantised weights") {
+  use_simulator("cc=80,races=0");
+  const auto expected = read_vectors("hd128-gguf.vectors.safetensors");
+  std::string done;
+  int types = 0;
+  for (const auto& [key, logits] : expected) {
+    const size_t dot = key.find(".len"), suffix = key.find(".logits");
+    if (suffix == std::string::npos || key.substr(0, dot) == done) continue;
+    done = key.substr(0, dot);
+    std::string file = "hd128-" + done;
+    std::transform(file.begin(), file.end(), file.begin(), [](char c) { return char(std::tolower(c)); });
+    const std::vector<int32_t> tokens =
+        expected.at(key.substr(dot + 1, suffix - dot - 1) + ".tokens").as<int32_t>();
+    check_nmse(key, run_logits(*load_cuda(file), tokens), logits.as<float>(), 1e-5);
+    ++types;
+  }
+  CHECK_EQ(types, 15);
+}
+
+TEST("cuda: logits have the same bits for every cut of the prompt and beside batch mates") {
+  use_simulator("cc=80,seed=5");
+  const auto model = load_cuda("hd128-q4_k_m", KvType::kBF16);
+  const std::vector<int32_t> tokens = some_tokens(70, 1);
+  const std::vector<float> want = run_logits(*model, tokens, 128);
+  CHECK(same_bits(run_logits(*model, tokens, 9), want));
+  const std::vector<PageId> mates[] = {{8, 9}, {4, 5}, {6, 7}};
+  Batch batch;
+  for (int m = 0; m < 3; ++m) {
+    const std::vector<int32_t> own = m == 1 ? tokens : some_tokens(5 + 6 * m, m + 2);
+    batch.sequences.push_back({batch.n_rows(), int32_t(own.size()), 0, 0, mates[m]});
+    batch.tokens.insert(batch.tokens.end(), own.begin(), own.end());
+  }
+  std::vector<int32_t> rows;
+  for (int32_t i = 0; i < 70; ++i) rows.push_back(batch.sequences[1].first_row + i);
+  CHECK(same_bits(model->forward(batch, rows, never_cancelled), want));
+  int polls = 0;  // the first sequence leaves before the third layer
+  CHECK(same_bits(model->forward(batch, rows, [&](size_t s) { return s == 0 && polls++ >= 2; }), want));
+}
+
+TEST("cuda: a failure is an error with the call, and the process goes on") {
+  use_simulator("cc=80,quiet,fail_alloc=3");
+  expect_error("allocation", ErrorCode::kOutOfMemory, "the GPU has no room for",
+               [] { load_cuda("hd128-q4_0"); });
+  use_simulator("fail_module=1:218");
+  expect_error("module", ErrorCode::kDevice, "cuModuleLoadDataEx failed with CUDA_ERROR_INVALID_PTX",
+               [] { load_cuda("hd128-q4_0"); });
+  check_nothing_leaks();
+  expect_error("ordinal", ErrorCode::kDevice, "'cuda:7' does not exist", [] { make_cuda_backend(7); });
+  use_simulator("fail_launch=9:719");
+  expect_error("launch", ErrorCode::kDevice, "failed with CUDA_ERROR_LAUNCH_FAILED", [] {
+    const auto model = load_cuda("hd128-q4_0");
+    run_logits(*model, some_tokens(4, 1));
+  });
+}
+
+TEST("cuda: without a driver the reason is given") {
+  setenv("MAESTRALE_CUDA_DRIVER", "/no/such/library.so", 1);
+  expect_error("no library", ErrorCode::kDevice, "MAESTRALE_CUDA_DRIVER cannot be opened",
+               [] { make_cuda_backend(0); });
+}
