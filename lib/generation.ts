@@ -35,6 +35,8 @@ const NOT_STARTED: NativeDone = {
   promptTokens: 0,
   cachedTokens: 0,
   completionTokens: 0,
+  guessedTokens: 0,
+  acceptedTokens: 0,
   queueMs: 0,
   prefillMs: 0,
   ttftMs: 0,
@@ -205,14 +207,14 @@ export class Generation<R extends Result = Result>
   }
 
   #finish(done: NativeDone): void {
-    const { promptTokens, cachedTokens, completionTokens } = done
+    const { promptTokens, cachedTokens, completionTokens, guessedTokens, acceptedTokens } = done
     const { queueMs, prefillMs, ttftMs, decodeMs } = done
     const later = completionTokens - 1
     const result: Result = {
       text: this.#texts.join(''),
       tokens: Uint32Array.from(this.#tokens),
       finishReason: done.finishReason,
-      usage: { promptTokens, cachedTokens, completionTokens },
+      usage: { promptTokens, cachedTokens, completionTokens, guessedTokens, acceptedTokens },
       timings: {
         queueMs,
         prefillMs,

@@ -31,6 +31,7 @@ export type {
   ModelStats,
   Result,
   Score,
+  Speculation,
   Timings,
   TokenIds,
   TokenLogprob,

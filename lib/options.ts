@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 
 import type { NativeLoadOptions, NativePrompt, NativeRequest } from './native/binding.js'
-import type { GenerateOptions, LoadOptions } from './types.js'
+import type { GenerateOptions, LoadOptions, Speculation } from './types.js'
 import {
   type Check,
   type Checks,
@@ -79,6 +79,23 @@ const logitBias: Check = (value, name) => {
   }
 }
 
+const SPECULATION_CHECKS: Checks<Speculation> = {
+  maxTokens: integer(1, 15),
+  minNgram: integer(1, 4),
+}
+
+const speculation: Check = (value, name) => {
+  if (typeof value === 'boolean') return
+  const expected = 'a boolean or an object of maxTokens and minNgram'
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    wrongType(name, expected, value)
+  }
+  for (const [key, item] of Object.entries(value)) {
+    if (!Object.hasOwn(SPECULATION_CHECKS, key)) wrongType(name, expected, value)
+    if (item !== undefined) SPECULATION_CHECKS[key as keyof Speculation](item, `${name}.${key}`)
+  }
+}
+
 export const GENERATE_CHECKS: Checks<GenerateOptions> = {
   maxNewTokens: integer(1),
   temperature: number(0, 100),
@@ -94,6 +111,7 @@ export const GENERATE_CHECKS: Checks<GenerateOptions> = {
   stop,
   signal,
   logprobs: integer(0, 20),
+  speculation,
 }
 
 /** Checked load options with every default filled in. */
@@ -127,6 +145,7 @@ export function nativeRequest(
   const checkId = integer(0, vocabSize - 1)
   for (const [token] of biases) checkId(Number(token), 'a key of logitBias')
   const { stop = [] } = options
+  const guesses = options.speculation === true ? {} : options.speculation || { maxTokens: 0 }
   return {
     id,
     prompt,
@@ -144,5 +163,7 @@ export function nativeRequest(
     seed: options.seed ?? randomInt(2 ** 48 - 1),
     stop: typeof stop === 'string' ? [stop] : [...stop],
     logprobs: options.logprobs ?? 0,
+    guessTokens: guesses.maxTokens ?? 7,
+    guessNgram: guesses.minNgram ?? 2,
   }
 }

@@ -53,6 +53,14 @@ export interface LoadProgress {
   total: number
 }
 
+/** Options of prompt lookup, see {@link GenerateOptions.speculation}. */
+export interface Speculation {
+  /** Most tokens guessed in a step. Default 7; 1 to 15. */
+  maxTokens?: number
+  /** How many of the last tokens must have occurred before, in this order. Default 2; 1 to 4. */
+  minNgram?: number
+}
+
 /** Options of {@link Model.generate} and {@link Model.chat}. Defaults are those of ctransformers. */
 export interface GenerateOptions {
   /** Longest completion, in tokens. Default 256. */
@@ -89,6 +97,13 @@ export interface GenerateOptions {
   signal?: AbortSignal
   /** Reports the log-probability of each token and of this many alternatives; 0 (default) is off. */
   logprobs?: number
+  /**
+   * Guesses the next tokens from the prompt and the text so far (prompt lookup) and checks several of them
+   * in one step. Text, tokens and chunks are exactly those of `false`, greedy or sampled with a seed; they
+   * come sooner where the text repeats what it was given, as summaries, corrections and JSON do. Guesses
+   * that fail become rare by themselves, and steps with many rows take none. `true` is `{}`. Default false.
+   */
+  speculation?: boolean | Speculation
 }
 
 /** A token and the natural logarithm of its probability, before any sampling option applies. */
@@ -123,6 +138,10 @@ export interface Usage {
   /** Prompt tokens that were not computed again because an earlier request had the same beginning. */
   cachedTokens: number
   completionTokens: number
+  /** Tokens computed ahead by `speculation`. */
+  guessedTokens: number
+  /** Of them, those that were right and spared a step. */
+  acceptedTokens: number
 }
 
 /** Where the time went, in milliseconds measured on the engine's thread. */

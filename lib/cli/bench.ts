@@ -5,7 +5,14 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import type { Command } from 'commander'
 
 import type { Generation, Model, Result } from '../index.js'
-import { addLoadOptions, type LoadFlags, loadForCommand, MINI, number } from './options.js'
+import {
+  addLoadOptions,
+  type LoadFlags,
+  loadForCommand,
+  MINI,
+  number,
+  SPECULATE,
+} from './options.js'
 import { bytes, UsageError } from './terminal.js'
 
 const EXAMPLES = `
@@ -22,6 +29,7 @@ interface BenchFlags extends LoadFlags {
   gen: number
   concurrency: number
   repeats: number
+  speculate?: boolean
   json?: boolean
 }
 
@@ -64,6 +72,7 @@ export function addBenchCommand(program: Command): void {
     .option('--gen <n>', 'tokens to generate for each prompt', number, 32)
     .option('--concurrency <n>', 'requests at the same time', number, 1)
     .option('--repeats <n>', 'measurements, after one that warms up', number, 3)
+    .option('--speculate', SPECULATE)
     .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)
     .action(bench)
@@ -169,6 +178,7 @@ function round(model: Model, flags: BenchFlags, repeat: number): Promise<Observa
           maxNewTokens: flags.gen,
           temperature: 0,
           repetitionPenalty: 1,
+          speculation: flags.speculate ?? false,
           // Every request must run to its full length to be comparable.
           logitBias: { [model.tokenizer.eosId]: -Infinity },
         },

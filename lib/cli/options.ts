@@ -66,8 +66,14 @@ export function addLoadOptions(command: Command): Command {
     )
 }
 
-export type GenerateFlags = Omit<GenerateOptions, 'signal' | 'logitBias' | 'stop'> & {
+export const SPECULATE = 'guess tokens that repeat the text: the same result, often sooner'
+
+export type GenerateFlags = Omit<
+  GenerateOptions,
+  'signal' | 'logitBias' | 'stop' | 'speculation'
+> & {
   stop?: string[]
+  speculate?: boolean
 }
 
 export function addGenerateOptions(command: Command): Command {
@@ -82,6 +88,7 @@ export function addGenerateOptions(command: Command): Command {
     .option('--last-n-tokens <n>', 'tokens the penalties look at, -1 for all (default: 64)', number)
     .option('--seed <n>', 'same seed, same text (default: random)', number)
     .option('--stop <text>', 'ends the completion; may be given several times', collect)
+    .option('--speculate', SPECULATE)
 }
 
 /** The options of `flags` that the user gave, among `keys`. */
@@ -91,17 +98,20 @@ function given<T extends object, K extends keyof T>(flags: T, keys: readonly K[]
 }
 
 export function generateOptions(flags: GenerateFlags): GenerateOptions {
-  return given(flags, [
-    'maxNewTokens',
-    'temperature',
-    'topK',
-    'topP',
-    'minP',
-    'repetitionPenalty',
-    'lastNTokens',
-    'seed',
-    'stop',
-  ])
+  return {
+    ...given(flags, [
+      'maxNewTokens',
+      'temperature',
+      'topK',
+      'topP',
+      'minP',
+      'repetitionPenalty',
+      'lastNTokens',
+      'seed',
+      'stop',
+    ]),
+    ...(flags.speculate ? { speculation: true } : {}),
+  }
 }
 
 /** Loads the model of the command line, with a progress bar. */

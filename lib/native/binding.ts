@@ -47,6 +47,10 @@ export interface NativeRequest {
   stop: string[]
   /** How many alternatives to report per token; 0: none, and no log-probabilities at all. */
   logprobs: number
+  /** Most tokens guessed in a step; 0: none. */
+  guessTokens: number
+  /** Last tokens that must have occurred before for a guess. */
+  guessNgram: number
   /** The text is an answer of its own: the vocabulary's leading space is no part of it. */
   answer?: boolean
 }
@@ -62,6 +66,8 @@ export interface NativeDone {
   promptTokens: number
   cachedTokens: number
   completionTokens: number
+  guessedTokens: number
+  acceptedTokens: number
   queueMs: number
   prefillMs: number
   ttftMs: number

@@ -69,6 +69,8 @@ Napi::Object to_js(Napi::Env env, const Done& done) {
   object.Set("promptTokens", double(done.prompt_tokens));
   object.Set("cachedTokens", double(done.cached_tokens));
   object.Set("completionTokens", double(done.completion_tokens));
+  object.Set("guessedTokens", double(done.guessed_tokens));
+  object.Set("acceptedTokens", double(done.accepted_tokens));
   object.Set("queueMs", done.queue_ms);
   object.Set("prefillMs", done.prefill_ms);
   object.Set("ttftMs", done.ttft_ms);
@@ -178,6 +180,8 @@ Request to_request(const Napi::Object& js) {
   for (uint32_t i = 0; i < stops.Length(); ++i) request.stop.push_back(stops.Get(i).ToString().Utf8Value());
   request.timeout_ms = number_or(js, "timeoutMs", 0.0);
   request.ignore_eos = js.Get("ignoreEos").ToBoolean();
+  request.speculation.max_tokens = integer<int32_t>(js, "guessTokens");
+  request.speculation.min_ngram = integer<int32_t>(js, "guessNgram");
   request.answer = js.Get("answer").ToBoolean();
   return request;
 }

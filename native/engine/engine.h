@@ -89,6 +89,8 @@ class Engine {
   bool leaves_step(size_t index);
   void finish_step(std::span<const float> logits);
   void use_logits(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits);
+  void draw_tokens(Sequence& sequence, std::span<const float> logits);
+  void draw_token(Sequence& sequence, std::span<const float> logits);
   void collect_values(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits);
   void finish(Sequence& sequence, FinishReason reason);
   void fail(Sequence& sequence, const Error& error);

@@ -13,8 +13,11 @@ namespace maestrale {
 // False when there was nothing to compute.
 bool Engine::step() {
   std::vector<Scheduler::Candidate> candidates;
-  for (const SequencePtr& s : running_)
-    candidates.push_back({s->rows_left(), s->has_generated(), s->paused.load(std::memory_order_relaxed)});
+  for (const SequencePtr& s : running_) {
+    const bool paused = s->paused.load(std::memory_order_relaxed);
+    if (s->has_generated() && !paused) s->guess();
+    candidates.push_back({s->rows_left(), s->has_generated(), paused, int32_t(s->guesses.size())});
+  }
   const std::vector<int32_t> rows = scheduler_.plan(candidates);
   build_step(rows);
   if (step_.sequences.empty()) return false;
@@ -32,21 +35,26 @@ void Engine::build_step(const std::vector<int32_t>& rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i] == 0) continue;
     const SequencePtr& sequence = running_[i];
-    const int64_t first = sequence->computed, end = first + rows[i];
-    sequence->pages->extend(end);
+    // Rows beyond the known tokens are for guesses.
+    const int64_t first = sequence->computed;
+    const int64_t end = std::min(first + rows[i], int64_t(sequence->tokens.size()));
+    sequence->guesses.resize(size_t(first + rows[i] - end));
+    sequence->pages->extend(first + rows[i]);
     const int32_t first_row = step_.batch.n_rows();
     step_.batch.tokens.insert(step_.batch.tokens.end(), sequence->tokens.begin() + first,
                               sequence->tokens.begin() + end);
+    step_.batch.tokens.insert(step_.batch.tokens.end(), sequence->guesses.begin(), sequence->guesses.end());
     step_.batch.sequences.push_back(
         {first_row, rows[i], first, sequence->pages->first_page(), sequence->pages->pages()});
     step_.sequences.push_back(sequence);
     if (!sequence->has_generated()) step_.prefill_rows += rows[i];
     const int32_t last_row = first_row + rows[i] - 1;
-    if (!sequence->generates()) {
-      for (int32_t row = first_row; row <= last_row; ++row) step_.output_rows.push_back(row);
-    } else if (end == int64_t(sequence->tokens.size())) {
-      step_.output_rows.push_back(last_row);
-    }
+    int32_t output = last_row + 1;  // the first row whose logits are needed
+    if (!sequence->generates())
+      output = first_row;
+    else if (end == int64_t(sequence->tokens.size()))
+      output = last_row - int32_t(sequence->guesses.size());
+    for (; output <= last_row; ++output) step_.output_rows.push_back(output);
   }
 }
 
@@ -107,7 +115,7 @@ void Engine::finish_step(std::span<const float> logits) {
         finish(sequence, FinishReason::kAbort);
         continue;
       }
-      sequence.computed += part.n_rows;
+      sequence.computed += part.n_rows - int64_t(sequence.guesses.size());
       if (!sequence.has_generated()) counters_.prompt_tokens += part.n_rows;
       sequence.pages->commit(std::span(sequence.tokens).first(size_t(sequence.computed)));
       if (n_outputs > 0)
@@ -119,10 +127,30 @@ void Engine::finish_step(std::span<const float> logits) {
 }
 
 void Engine::use_logits(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits) {
-  if (!sequence.generates()) {
+  if (sequence.generates())
+    draw_tokens(sequence, logits);
+  else
     collect_values(sequence, first, n_rows, logits);
-    return;
+}
+
+// Logits of the latest token and of the guesses behind it. Row by row, as if each were a step of its own;
+// the first wrong guess ends it, and the keys and values behind that are overwritten by later steps.
+void Engine::draw_tokens(Sequence& sequence, std::span<const float> logits) {
+  const size_t vocab_size = size_t(model_->config().vocab_size);
+  const int64_t accepted_before = sequence.accepted;
+  sequence.guessed += int64_t(sequence.guesses.size());
+  for (size_t row = 0;; ++row) {
+    draw_token(sequence, logits.subspan(row * vocab_size, vocab_size));
+    if (sequence.finished) return;
+    if (row == sequence.guesses.size() || sequence.guesses[row] != sequence.tokens.back()) break;
+    ++sequence.accepted;
+    ++sequence.computed;
+    sequence.pages->commit(std::span(sequence.tokens).first(size_t(sequence.computed)));
   }
+  sequence.end_guesses(sequence.accepted - accepted_before);
+}
+
+void Engine::draw_token(Sequence& sequence, std::span<const float> logits) {
   const Vocab& vocab = tokenizer_->vocab();
   Event event;
   event.id = sequence.request.id;

@@ -21,10 +21,12 @@ struct Done {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // prompt tokens whose keys and values an earlier request had left
   int64_t completion_tokens = 0;
-  double queue_ms = 0.0;    // from the request to its place in the batch
-  double prefill_ms = 0.0;  // from there to the first token
-  double ttft_ms = 0.0;     // from the request to the first token; 0 when there is none
-  double decode_ms = 0.0;   // from the first token to the last
+  int64_t guessed_tokens = 0;   // computed ahead because they were likely
+  int64_t accepted_tokens = 0;  // of them, those that spared a step
+  double queue_ms = 0.0;        // from the request to its place in the batch
+  double prefill_ms = 0.0;      // from there to the first token
+  double ttft_ms = 0.0;         // from the request to the first token; 0 when there is none
+  double decode_ms = 0.0;       // from the first token to the last
   uint64_t seed = 0;
 };
 

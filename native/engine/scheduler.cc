@@ -2,6 +2,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace maestrale {
 
@@ -47,6 +48,18 @@ std::vector<int32_t> Scheduler::plan(std::span<const Candidate> candidates) {
       if (more == 0) continue;
       any = true;
       next_prompt_ = at + 1;
+    }
+  }
+  // One guessed row each, in turn, beginning where the turn of the generating ones is.
+  left = std::min(budget_, kGuessedStepRows) - std::accumulate(rows.begin(), rows.end(), 0);
+  for (bool any = true; any && left > 0;) {
+    any = false;
+    for (size_t i = 0, start = next_generating_ % n; i < n && left > 0; ++i) {
+      const size_t at = (start + i) % n;
+      if (rows[at] == 0 || !candidates[at].generating || rows[at] > candidates[at].guesses) continue;
+      ++rows[at];
+      --left;
+      any = true;
     }
   }
   ++steps_;

@@ -2,8 +2,9 @@
 // Which rows the next step computes. Pure logic: no model, no clock, no threads.
 //
 // Sequences that generate get their one row first, so they keep streaming; the rest of the budget goes to
-// prompts in quanta, in turn, so that a short prompt never waits for the end of a long one. The choice
-// changes when a row is computed and never its value.
+// prompts in quanta, in turn, so that a short prompt never waits for the end of a long one. Rows for
+// guessed tokens only fill up a step that is small anyway. The choice changes when a row is computed and
+// never its value.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +15,18 @@ namespace maestrale {
 
 class Scheduler {
  public:
-  static constexpr int32_t kQuantum = 64;        // rows a prompt gets before the next one has its turn
-  static constexpr int32_t kLeastPrefill = 16;   // rows for prompts in a step, however slow the machine
+  static constexpr int32_t kQuantum = 64;       // rows a prompt gets before the next one has its turn
+  static constexpr int32_t kLeastPrefill = 16;  // rows for prompts in a step, however slow the machine
+  // Guessed rows join a step up to this many rows in all: so few cost little more than one, because
+  // reading the weights dominates.
+  static constexpr int32_t kGuessedStepRows = 16;
   static constexpr double kMostExtraMs = 300.0;  // that prompts may add to a step others stream from
 
   struct Candidate {
     int64_t rows_left = 0;  // tokens whose keys and values are not computed yet; 1 while generating
     bool generating = false;
     bool paused = false;
+    int32_t guesses = 0;  // rows beyond rows_left that a generating sequence could use
   };
 
   explicit Scheduler(int32_t max_batch_tokens) : budget_(max_batch_tokens) {}

@@ -16,7 +16,9 @@ Sequence::Sequence(Request r, const StreamDecoder& text_decoder, int32_t vocab_s
     : request(std::move(r)),
       sampler_(request.sampling, vocab_size),
       decoder_(text_decoder),
-      stop_(request.stop) {}
+      stop_(request.stop) {
+  if (request.speculation.max_tokens > 0) lookup_.emplace(request.speculation);
+}
 
 Clock::time_point Sequence::deadline() const {
   // A year is as good as never and keeps the arithmetic within range.
@@ -33,6 +35,17 @@ void Sequence::begin_prompt(std::vector<int32_t> prompt, const StreamDecoder& te
   tokens = std::move(prompt);
   n_prompt = int64_t(tokens.size());
   decoder_ = text_decoder;
+}
+
+void Sequence::guess() {
+  guesses.clear();
+  // The step draws one token more than it guesses, and the last one drawn has no row.
+  if (lookup_) guesses = lookup_->guess(tokens, limit - int64_t(tokens.size()) - 1);
+}
+
+void Sequence::end_guesses(int64_t right) {
+  if (!guesses.empty()) lookup_->observe(int64_t(guesses.size()), right, int64_t(tokens.size()));
+  guesses.clear();
 }
 
 std::optional<FinishReason> Sequence::advance(std::span<const float> logits, const Vocab& vocab,
@@ -69,6 +82,8 @@ void Sequence::conclude(FinishReason reason, Event& event) {
   done.cached_tokens = cached;
   // Before its turn has come a request has no timeline yet, and limit is 0.
   done.completion_tokens = limit == 0 ? 0 : int64_t(tokens.size()) - n_prompt;
+  done.guessed_tokens = guessed;
+  done.accepted_tokens = accepted;
   const Clock::time_point now = Clock::now();
   done.queue_ms = ms_between(submitted, admitted_.value_or(now));
   if (admitted_) done.prefill_ms = ms_between(*admitted_, first_token_.value_or(now));

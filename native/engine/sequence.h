@@ -14,6 +14,7 @@
 
 #include "engine/event.h"
 #include "engine/page_table.h"
+#include "engine/prompt_lookup.h"
 #include "sampling/sampler.h"
 #include "sampling/stop_matcher.h"
 #include "tokenizer/stream_decoder.h"
@@ -41,6 +42,7 @@ struct Request {
   std::vector<std::string> stop;
   double timeout_ms = 0.0;  // the request ends with kAbort when it takes longer; 0: never
   bool ignore_eos = false;  // for measurements
+  Speculation speculation;  // guesses change when tokens come, and nothing else
   bool answer = false;      // the text is an answer of its own, whatever the prompt ends with
   std::span<float> values;  // stays valid until the request has ended
 };
@@ -67,6 +69,9 @@ class Sequence {
   int64_t reserved_pages = 0;
   std::optional<PageTable> pages;  // while running
   bool finished = false;           // its last event has been queued
+  // What may follow `tokens`; the rows of the running step behind the first one.
+  std::vector<int32_t> guesses;
+  int64_t guessed = 0, accepted = 0;  // in all steps so far; accepted ones spared a step
 
   bool generates() const { return request.kind == Request::Kind::kGenerate; }
   bool has_generated() const { return int64_t(tokens.size()) > n_prompt; }
@@ -78,6 +83,11 @@ class Sequence {
   void begin_prompt(std::vector<int32_t> prompt, const StreamDecoder& text_decoder);
   void admitted() { admitted_ = Clock::now(); }
 
+  // Fills in `guesses`, no more than the timeline has room for.
+  void guess();
+  // The step is over: `right` of its guesses were, and they are done with.
+  void end_guesses(int64_t right);
+
   // Draws the next token from the logits of the last one and appends what becomes certain to `event`;
   // says how the sequence ends, if it does. Throws Error.
   std::optional<FinishReason> advance(std::span<const float> logits, const Vocab& vocab, Event& event);
@@ -88,6 +98,7 @@ class Sequence {
   Sampler sampler_;
   StreamDecoder decoder_;
   StopMatcher stop_;
+  std::optional<PromptLookup> lookup_;
   std::optional<Clock::time_point> admitted_, first_token_, last_token_;
 };
 

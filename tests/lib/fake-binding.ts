@@ -17,6 +17,8 @@ export const DONE: NativeDone = {
   promptTokens: 3,
   cachedTokens: 1,
   completionTokens: 5,
+  guessedTokens: 3,
+  acceptedTokens: 2,
   queueMs: 1,
   prefillMs: 2,
   ttftMs: 3,

@@ -62,7 +62,13 @@ describe('streaming and awaiting', () => {
       text: 'Hello!',
       tokens: Uint32Array.of(10, 11, 12, 13, 14),
       finishReason: 'stop',
-      usage: { promptTokens: 3, cachedTokens: 1, completionTokens: 5 },
+      usage: {
+        promptTokens: 3,
+        cachedTokens: 1,
+        completionTokens: 5,
+        guessedTokens: 3,
+        acceptedTokens: 2,
+      },
       timings: { queueMs: 1, prefillMs: 2, ttftMs: 3, decodeMs: 400, tokensPerSecond: 10 },
       seed: 7,
     })

@@ -66,6 +66,33 @@ describe('generate', () => {
     expect(other?.text).not.toBe(alone.text)
   })
 
+  test('speculation spares steps and changes nothing', async () => {
+    const text = `And the king said unto them, Go ye out.\n`.repeat(6)
+    const endless = { [model.tokenizer.eosId]: -Infinity }
+    for (const options of [{ temperature: 0 }, { temperature: 0.6, seed: 4, logprobs: 2 }]) {
+      const request = { ...options, logitBias: endless, maxNewTokens: 60 }
+      const plain = await model.generate(text, request)
+      const guessed = await model.generate(text, { ...request, speculation: { minNgram: 1 } })
+      expect(plain.tokens.length).toBe(60)
+      expect(guessed.text).toBe(plain.text)
+      expect(guessed.tokens).toEqual(plain.tokens)
+      expect(guessed.logprobs).toEqual(plain.logprobs)
+      expect(plain.usage.guessedTokens).toBe(0)
+      expect(guessed.usage.guessedTokens).toBeGreaterThan(0)
+    }
+    const before = model.stats().steps
+    const { usage } = await model.generate(text, {
+      temperature: 0,
+      repetitionPenalty: 1,
+      maxNewTokens: 60,
+      logitBias: { [model.tokenizer.encode('king').at(-1) as number]: 100 },
+      speculation: true,
+    })
+    expect(usage.acceptedTokens).toBeGreaterThan(40)
+    // One step begins with the prompt, which the cache may shorten but never spares.
+    expect(model.stats().steps - before).toBe(usage.completionTokens - usage.acceptedTokens)
+  })
+
   test('an abort keeps the partial text', async () => {
     const controller = new AbortController()
     const run = model.generate(prompt, {
@@ -214,6 +241,16 @@ describe('command line', () => {
       seed: 5,
       usage: { completionTokens: 4 },
     })
+  })
+
+  test('run --speculate', () => {
+    const report = (...args: string[]) =>
+      JSON.parse(maestrale('run', 'mini', 'la la la la la', '-t', '0', '--json', ...args))
+    const plain = report()
+    const guessed = report('--speculate')
+    expect(guessed.text).toBe(plain.text)
+    expect(plain.usage.guessedTokens).toBe(0)
+    expect(guessed.usage.guessedTokens).toBeGreaterThan(0)
   })
 
   test('inspect --json', () => {

@@ -110,6 +110,15 @@ const GENERATE_MISUSE: Record<string, Misuse[]> = {
   ],
   signal: [['now', T, "signal must be an AbortSignal; received 'now'"]],
   logprobs: [[21, R, 'logprobs must be an integer from 0 to 20; received 21']],
+  speculation: [
+    [4, T, 'speculation must be a boolean or an object of maxTokens and minNgram; received 4'],
+    [null, T, 'received null'],
+    [{ tokens: 4 }, T, 'speculation must be a boolean or an object of maxTokens and minNgram'],
+    [{ maxTokens: 0 }, R, 'speculation.maxTokens must be an integer from 1 to 15; received 0'],
+    [{ maxTokens: 16 }, R, 'received 16'],
+    [{ minNgram: 5 }, R, 'speculation.minNgram must be an integer from 1 to 4; received 5'],
+    [{ minNgram: '2' }, T, "received '2'"],
+  ],
 }
 
 function flat(table: Record<string, Misuse[]>): [string, ...Misuse][] {
@@ -215,6 +224,19 @@ describe('generate', () => {
     expect(engine.requests).toEqual([])
   })
 
+  test('speculation is off, on, or as given', () => {
+    const sent = (speculation?: GenerateOptions['speculation']) => {
+      model.generate('x', speculation === undefined ? {} : { speculation })
+      const { guessTokens, guessNgram } = engine.requests.at(-1) ?? {}
+      return [guessTokens, guessNgram]
+    }
+    expect(sent()[0]).toBe(0)
+    expect(sent(false)[0]).toBe(0)
+    expect(sent(true)).toEqual([7, 2])
+    expect(sent({})).toEqual([7, 2])
+    expect(sent({ maxTokens: 3, minNgram: 1 })).toEqual([3, 1])
+  })
+
   test('defaults are those of ctransformers, the seed is random', () => {
     model.generate('x')
     model.generate('x')
@@ -253,6 +275,7 @@ describe('generate', () => {
       seed: 2 ** 53 - 1,
       stop: 'end',
       logprobs: 20,
+      speculation: { maxTokens: 15, minNgram: 4 },
     })
     expect(engine.requests[0]).toEqual({
       id: 1,
@@ -271,6 +294,8 @@ describe('generate', () => {
       seed: 2 ** 53 - 1,
       stop: ['end'],
       logprobs: 20,
+      guessTokens: 15,
+      guessNgram: 4,
     })
   })
 })

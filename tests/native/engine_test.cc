@@ -4,110 +4,18 @@
 #include "engine/engine.h"
 
 #include <chrono>
-#include <condition_variable>
 #include <ctime>
-#include <map>
 #include <thread>
 
 #include "check.h"
-#include "engine/open.h"
 #include "engine/score.h"
+#include "engine_host.h"
 #include "tiny_model.h"
 
 using namespace maestrale;
+using namespace maestrale::test;
 
 namespace {
-
-// An engine and everything it has reported.
-class Host {
- public:
-  struct Outcome {
-    std::string text;
-    std::vector<int32_t> tokens;
-    size_t events = 0;
-    std::optional<Event> last;
-  };
-
-  explicit Host(OpenOptions options = {}) {
-    options.path = std::string(MAESTRALE_VECTORS) + "/" + (options.path.empty() ? kModel : options.path);
-    if (options.threads == 0) options.threads = 1;
-    opened_ = open_model(options, {}, [this](std::vector<Event>&& events) {
-      const std::lock_guard lock(mutex_);
-      for (Event& event : events) {
-        Outcome& outcome = outcomes_[event.id];
-        outcome.text += event.text;
-        outcome.tokens.insert(outcome.tokens.end(), event.tokens.begin(), event.tokens.end());
-        ++outcome.events;
-        most_pages_ = std::max(most_pages_, opened_.engine ? opened_.engine->stats().pages_used : 0);
-        if (event.last()) {
-          if (outcome.last) ++doubled_;
-          outcome.last = std::move(event);
-        }
-      }
-      changed_.notify_all();
-    });
-  }
-
-  static constexpr const char* kModel = "models/hd128-q4_0.gguf";
-
-  Engine& engine() { return *opened_.engine; }
-  int32_t vocab_size() const { return opened_.config.vocab_size; }
-  int64_t most_pages() const { return most_pages_; }
-
-  template <class Ready>
-  Outcome wait(uint64_t id, Ready ready) {
-    std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, std::chrono::seconds(60), [&] { return ready(outcomes_[id]); }))
-      throw std::runtime_error("request " + std::to_string(id) + " does not move");
-    if (doubled_ > 0) throw std::runtime_error("a request ended twice");
-    return outcomes_[id];
-  }
-  Outcome wait(uint64_t id) {
-    return wait(id, [](const Outcome& outcome) { return outcome.last.has_value(); });
-  }
-  Outcome run(Request request) {
-    const uint64_t id = request.id;
-    engine().submit(std::move(request));
-    return wait(id);
-  }
-  // After everything has ended, no page is held.
-  void check_idle() {
-    for (int i = 0; i < 2000 && (engine().stats().running > 0 || engine().stats().pages_used > 0); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    CHECK_EQ(engine().stats().running, 0);
-    CHECK_EQ(engine().stats().queued, 0);
-    CHECK_EQ(engine().stats().pages_used, 0);
-  }
-  void destroy() { opened_.engine.reset(); }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<uint64_t, Outcome> outcomes_;
-  int64_t most_pages_ = 0;
-  int doubled_ = 0;
-  OpenedModel opened_;
-};
-
-std::vector<int32_t> some_tokens(size_t n, int32_t seed = 0) {
-  std::vector<int32_t> tokens(n);
-  uint32_t state = uint32_t(seed) * 2654435761u + 12345u;
-  for (int32_t& token : tokens) {
-    state = state * 1664525u + 1013904223u;
-    token = int32_t(state >> 16) % 500 + 3;
-  }
-  return tokens;
-}
-
-Request request(uint64_t id, std::vector<int32_t> prompt, int64_t n_new = 20) {
-  Request r;
-  r.id = id;
-  r.prompt = std::move(prompt);
-  r.max_new_tokens = n_new;
-  r.ignore_eos = true;
-  r.sampling.seed = 7;
-  return r;
-}
 
 // Logits of all positions, computed by a fresh request.
 std::vector<float> logits_of(Host& host, uint64_t id, const std::vector<int32_t>& tokens) {
@@ -118,12 +26,6 @@ std::vector<float> logits_of(Host& host, uint64_t id, const std::vector<int32_t>
   const Host::Outcome outcome = host.run(std::move(r));
   CHECK(outcome.last->values_ready);
   return values;
-}
-
-OpenOptions with_batch(int32_t max_batch_tokens) {
-  OpenOptions options;
-  options.max_batch_tokens = max_batch_tokens;
-  return options;
 }
 
 }  // namespace

@@ -28,6 +28,19 @@ TEST("scheduler: generating sequences come first, one row each") {
   CHECK(rows[0] >= 34 && rows[3] >= 34);
 }
 
+TEST("scheduler: guesses fill up small steps, in turn and within the budget") {
+  const std::vector<Candidate> two = {{1, true, false, 3}, {1, true, true, 9}, {1, true, false, 9}};
+  CHECK(Scheduler(512).plan(two) == std::vector<int32_t>({4, 0, 10}));
+  CHECK(Scheduler(8).plan(two) == std::vector<int32_t>({4, 0, 4}));
+  CHECK(Scheduler(2).plan(two) == std::vector<int32_t>({1, 0, 1}));
+  const std::vector<Candidate> many(10, Candidate{1, true, false, 15});
+  CHECK_EQ(sum(Scheduler(512).plan(many)), Scheduler::kGuessedStepRows);
+  const std::vector<Candidate> beside_prompt = {{1, true, false, 15}, {1000}};
+  CHECK_EQ(Scheduler(64).plan(beside_prompt)[0], 1);
+  Scheduler narrow(1);
+  for (int step = 0; step < 4; ++step) CHECK_EQ(sum(narrow.plan(many)), 1);
+}
+
 TEST("scheduler: a short prompt is finished beside a long one") {
   Scheduler scheduler(128);
   const std::vector<Candidate> candidates = {{100000}, {20}};
