@@ -4,14 +4,11 @@
 
 #include <dlfcn.h>
 
-#include <algorithm>
-#include <cctype>
 #include <cstdlib>
 
 #include "check.h"
 #include "expect_error.h"
-#include "tiny_model.h"
-#include "vectors.h"
+#include "reference.h"
 
 using namespace maestrale;
 using namespace maestrale::test;
@@ -45,33 +42,9 @@ std::unique_ptr<Model> load_cuda(const std::string& name, KvType kv = KvType::kF
   return model;
 }
 
-void check_nmse(const std::string& what, const std::vector<float>& got, const std::vector<float>& want,
-                double bound) {
-  const double error = nmse(got, want);
-  if (!(error <= bound)) fail(__FILE__, __LINE__, what + ": NMSE " + std::to_string(error));
-}
-
 void check_reference(const std::string& name, int chunk) {
-  const auto expected = read_vectors(name + ".vectors.safetensors");
-  {
-    const auto model = load_cuda(name + "-bf16");
-    int prompts = 0;
-    for (const auto& [key, logits] : expected) {
-      const size_t suffix = key.find(".logits");
-      if (suffix == std::string::npos) continue;
-      const std::vector<int32_t> tokens = expected.at(key.substr(0, suffix) + ".tokens").as<int32_t>();
-      check_nmse(name + " " + key, run_logits(*model, tokens, chunk), logits.as<float>(), 1e-5);
-      ++prompts;
-    }
-    CHECK(prompts >= 8);
-  }
+  CHECK(check_prompts(*load_cuda(name + "-bf16"), name, chunk) >= 8);
   check_nothing_leaks();
-}
-
-std::vector<int32_t> some_tokens(int n, int seed) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (int i = 0; i < n; ++i) tokens[size_t(i)] = (i * 131 + seed * 17 + 7) % 512;
-  return tokens;
 }
 
 }  // namespace
@@ -88,18 +61,12 @@ TEST("cuda: logits with full attention match the reference, sm_75 and work done 
 
 TEST("cuda: every storage type matches the float pass over its dequantised weights") {
   use_simulator("cc=80,races=0");
-  const auto expected = read_vectors("hd128-gguf.vectors.safetensors");
   std::string done;
   int types = 0;
-  for (const auto& [key, logits] : expected) {
-    const size_t dot = key.find(".len"), suffix = key.find(".logits");
-    if (suffix == std::string::npos || key.substr(0, dot) == done) continue;
-    done = key.substr(0, dot);
-    std::string file = "hd128-" + done;
-    std::transform(file.begin(), file.end(), file.begin(), [](char c) { return char(std::tolower(c)); });
-    const std::vector<int32_t> tokens =
-        expected.at(key.substr(dot + 1, suffix - dot - 1) + ".tokens").as<int32_t>();
-    check_nmse(key, run_logits(*load_cuda(file), tokens), logits.as<float>(), 1e-5);
+  for (const StorageCase& c : storage_cases()) {
+    if (c.type == done) continue;  // one prompt of each
+    done = c.type;
+    check_nmse(c.key, run_logits(*load_cuda(c.file), c.tokens), c.logits, 1e-5);
     ++types;
   }
   CHECK_EQ(types, 15);
@@ -108,13 +75,13 @@ TEST("cuda: every storage type matches the float pass over its dequantised weigh
 TEST("cuda: logits have the same bits for every cut of the prompt and beside batch mates") {
   use_simulator("cc=80,seed=5");
   const auto model = load_cuda("hd128-q4_k_m", KvType::kBF16);
-  const std::vector<int32_t> tokens = some_tokens(70, 1);
+  const std::vector<int32_t> tokens = tokens_below(512, 70, 1);
   const std::vector<float> want = run_logits(*model, tokens, 128);
   CHECK(same_bits(run_logits(*model, tokens, 9), want));
   const std::vector<PageId> mates[] = {{8, 9}, {4, 5}, {6, 7}};
   Batch batch;
   for (int m = 0; m < 3; ++m) {
-    const std::vector<int32_t> own = m == 1 ? tokens : some_tokens(5 + 6 * m, m + 2);
+    const std::vector<int32_t> own = m == 1 ? tokens : tokens_below(512, 5 + 6 * m, m + 2);
     batch.sequences.push_back({batch.n_rows(), int32_t(own.size()), 0, 0, mates[m]});
     batch.tokens.insert(batch.tokens.end(), own.begin(), own.end());
   }
@@ -137,7 +104,7 @@ TEST("cuda: a failure is an error with the call, and the process goes on") {
   use_simulator("fail_launch=9:719");
   expect_error("launch", ErrorCode::kDevice, "failed with CUDA_ERROR_LAUNCH_FAILED", [] {
     const auto model = load_cuda("hd128-q4_0");
-    run_logits(*model, some_tokens(4, 1));
+    run_logits(*model, tokens_below(512, 4, 1));
   });
 }
 

@@ -9,11 +9,10 @@
 #include "base/error.h"
 #include "check.h"
 #include "expect_error.h"
+#include "reference.h"
 #include "temp_dir.h"
-#include "tiny_model.h"
 #include "tokenizer/hf_vocab.h"
 #include "tokenizer/sentencepiece.h"
-#include "vectors.h"
 #include "vocab_fixture.h"
 
 using namespace maestrale;
@@ -31,26 +30,6 @@ std::unique_ptr<Model> load_hf(const std::string& path) {
   const ModelConfig& c = config.model;
   model->prepare(512, {c.n_layers, c.n_kv_heads, c.head_dim, KvType::kF16, 64, c.sliding_window});
   return model;
-}
-
-void check_vectors(Model& model, const std::string& name, int n_prompts = 8) {
-  const auto expected = read_vectors(name + ".vectors.safetensors");
-  int prompts = 0;
-  for (const auto& [key, logits] : expected) {
-    const size_t suffix = key.find(".logits");
-    if (suffix == std::string::npos) continue;
-    const auto tokens = expected.at(key.substr(0, suffix) + ".tokens").as<int32_t>();
-    const double error = nmse(run_logits(model, tokens), logits.as<float>());
-    if (!(error <= 1e-5)) fail(__FILE__, __LINE__, name + " " + key + ": NMSE " + std::to_string(error));
-    ++prompts;
-  }
-  CHECK_EQ(prompts, n_prompts);
-}
-
-std::vector<int32_t> some_tokens(int n) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (int i = 0; i < n; ++i) tokens[size_t(i)] = (i * 131 + 7) % 512;
-  return tokens;
 }
 
 std::vector<std::byte> to_bytes(const std::string& text) {
@@ -125,13 +104,13 @@ TEST("hf_weights: logits equal those of the GGUF file to the last bit") {
   for (const std::string name : {"swa16", "hd128"}) {
     const auto hf = load_hf(directory(name));
     const auto gguf = load_tiny("models/" + name + "-bf16.gguf");
-    CHECK(same_bits(run_logits(*hf, some_tokens(150)), run_logits(*gguf, some_tokens(150))));
-    check_vectors(*hf, name);
+    CHECK(same_bits(run_logits(*hf, tokens_below(512, 150)), run_logits(*gguf, tokens_below(512, 150))));
+    CHECK_EQ(check_prompts(*hf, name), 8);
   }
 }
 
 TEST("hf_weights: 4-bit checkpoints of bitsandbytes") {
-  check_vectors(*load_hf(directory("swa16-nf4")), "swa16-nf4", 2);
+  CHECK_EQ(check_prompts(*load_hf(directory("swa16-nf4")), "swa16-nf4"), 2);
 }
 
 TEST("hf_weights: shards are one checkpoint") {
@@ -139,7 +118,7 @@ TEST("hf_weights: shards are one checkpoint") {
   checkpoint.write_shards();
   const auto sharded = load_hf(checkpoint.path());
   const auto single = load_hf(directory("swa16"));
-  CHECK(same_bits(run_logits(*sharded, some_tokens(40)), run_logits(*single, some_tokens(40))));
+  CHECK(same_bits(run_logits(*sharded, tokens_below(512, 40)), run_logits(*single, tokens_below(512, 40))));
 }
 
 TEST("hf_weights: an index stays within its directory") {

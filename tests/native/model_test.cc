@@ -6,44 +6,16 @@
 
 #include "base/error.h"
 #include "check.h"
-#include "tiny_model.h"
-#include "vectors.h"
+#include "reference.h"
 
 using namespace maestrale;
 using namespace maestrale::test;
 
 namespace {
 
-void check_nmse(const std::string& what, const std::vector<float>& got, const std::vector<float>& want,
-                double bound) {
-  const double error = nmse(got, want);
-  if (!(error <= bound)) fail(__FILE__, __LINE__, what + ": NMSE " + std::to_string(error));
-}
-
-// All prompts of <model>.vectors: lengths 1, 2, 7 and around one, two and four windows.
-void check_reference(const std::string& vectors, const std::string& gguf) {
-  const auto expected = read_vectors(vectors);
-  const auto model = load_tiny(gguf);
-  int prompts = 0;
-  for (const auto& [key, logits] : expected) {
-    const size_t suffix = key.find(".logits");
-    if (suffix == std::string::npos) continue;
-    const std::vector<int32_t> tokens = expected.at(key.substr(0, suffix) + ".tokens").as<int32_t>();
-    check_nmse(gguf + " " + key, run_logits(*model, tokens), logits.as<float>(), 1e-5);
-    ++prompts;
-  }
-  CHECK(prompts >= 8);
-}
-
-std::vector<int32_t> some_tokens(int n, int seed, int vocab = 512) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (int i = 0; i < n; ++i) tokens[size_t(i)] = (i * 131 + seed * 17 + 7) % vocab;
-  return tokens;
-}
-
 // Every table gives the bits of the scalar one, for any number of threads and any cut of the prompt.
 void check_invariance(const std::string& file, KvType kv) {
-  const std::vector<int32_t> tokens = some_tokens(150, 1);
+  const std::vector<int32_t> tokens = tokens_below(512, 150, 1);
   const std::vector<float> want = run_logits(*load_tiny(file, {.isa = "scalar", .kv = kv}), tokens, 150);
   for (const std::string& isa : available_isas())
     for (const int threads : {1, 2, 4}) {
@@ -66,32 +38,23 @@ int32_t best(std::span<const float> logits) {
 }  // namespace
 
 TEST("model: swa16 logits at, below and beyond the window match the reference") {
-  check_reference("swa16.vectors.safetensors", "models/swa16-bf16.gguf");
+  CHECK(check_prompts(*load_tiny("models/swa16-bf16.gguf"), "swa16") >= 8);
 }
 TEST("model: hd128 logits (head_dim * n_heads != dim) match the reference") {
-  check_reference("hd128.vectors.safetensors", "models/hd128-bf16.gguf");
+  CHECK(check_prompts(*load_tiny("models/hd128-bf16.gguf"), "hd128") >= 8);
 }
 TEST("model: full attention logits match the reference") {
-  check_reference("full.vectors.safetensors", "models/full-bf16.gguf");
+  CHECK(check_prompts(*load_tiny("models/full-bf16.gguf"), "full") >= 8);
 }
 
 TEST("model: every storage type matches the float pass over its dequantised weights") {
-  const auto expected = read_vectors("hd128-gguf.vectors.safetensors");
-  int types = 0;
-  for (const auto& [key, logits] : expected) {
-    const size_t dot = key.find(".len"), suffix = key.find(".logits");
-    if (suffix == std::string::npos) continue;
-    const std::string type = key.substr(0, dot);
-    std::string file = "models/hd128-" + type + ".gguf";
-    std::transform(file.begin(), file.end(), file.begin(), [](char c) { return char(std::tolower(c)); });
-    const std::vector<int32_t> tokens =
-        expected.at(key.substr(dot + 1, suffix - dot - 1) + ".tokens").as<int32_t>();
-    const auto model = load_tiny(file);
-    const bool floating = type == "F16" || type == "BF16";
-    check_nmse(key, run_logits(*model, tokens), logits.as<float>(), floating ? 1e-5 : 2e-3);
-    ++types;
+  const std::vector<StorageCase> cases = storage_cases();
+  for (const StorageCase& c : cases) {
+    const bool floating = c.type == "F16" || c.type == "BF16";
+    check_nmse(c.key, run_logits(*load_tiny("models/" + c.file + ".gguf"), c.tokens), c.logits,
+               floating ? 1e-5 : 2e-3);
   }
-  CHECK_EQ(types, 30);
+  CHECK_EQ(cases.size(), size_t(30));
 }
 
 TEST("model: greedy continuations equal the reference's tokens") {
@@ -134,7 +97,7 @@ TEST("model: logits do not depend on chunking, threads or instruction set, IQ4_X
 TEST("model: logits do not depend on batch mates") {
   const auto model = load_tiny("models/hd128-q4_k_m.gguf", {.threads = 2});
   const size_t vocab = size_t(model->config().vocab_size);
-  const std::vector<int32_t> tokens = some_tokens(90, 2);
+  const std::vector<int32_t> tokens = tokens_below(512, 90, 2);
   const std::vector<float> want = run_logits(*model, tokens);
   for (const int mates : {0, 1, 2, 3, 7, 15}) {
     std::vector<Timeline> timelines;
@@ -146,7 +109,7 @@ TEST("model: logits do not depend on batch mates") {
         const int32_t n = m == mates ? 9 : 1 + (m * 5) % 12;
         Timeline& timeline = timelines[size_t(m)];
         batch.sequences.push_back({batch.n_rows(), n, timeline.position, 0, timeline.pages});
-        const std::vector<int32_t> own = m == mates ? tokens : some_tokens(300, 10 + m);
+        const std::vector<int32_t> own = m == mates ? tokens : tokens_below(512, 300, 10 + m);
         for (int32_t i = 0; i < n; ++i) batch.tokens.push_back(own[size_t(timeline.position + i)]);
         timeline.position += n;
       }
@@ -161,12 +124,12 @@ TEST("model: logits do not depend on batch mates") {
 
 TEST("model: a sequence cancelled between layers leaves the batch and disturbs nobody") {
   const auto model = load_tiny("models/hd128-q4_k_m.gguf");
-  const std::vector<int32_t> tokens = some_tokens(40, 3);
+  const std::vector<int32_t> tokens = tokens_below(512, 40, 3);
   const std::vector<float> want = run_logits(*model, tokens);
   for (int after = 0; after < 4; ++after) {  // polls that pass before the first sequence is cancelled
     Timeline mate(0, 4), mine(8, 4);
     Batch batch;
-    batch.tokens = some_tokens(25, 4);
+    batch.tokens = tokens_below(512, 25, 4);
     batch.sequences.push_back({0, 25, 0, 0, mate.pages});
     batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
     batch.sequences.push_back({25, 40, 0, 0, mine.pages});
@@ -188,7 +151,7 @@ TEST("model: a sequence cancelled between layers leaves the batch and disturbs n
 
 TEST("model: positions beyond 2^31 work and pages before the window are never touched") {
   const auto model = load_tiny("models/swa16-bf16.gguf");
-  const std::vector<int32_t> tokens = some_tokens(60, 5);
+  const std::vector<int32_t> tokens = tokens_below(512, 60, 5);
   const int64_t start = (int64_t(1) << 33) + 15;  // its window begins with the first page
   // Only the page that holds the window exists; a look at an earlier one would be out of bounds.
   std::vector<PageId> pages{0, 1, 2};
