@@ -17,28 +17,11 @@
 namespace maestrale {
 namespace {
 
-class LoadModelJob final : public Job {
+// Work over a file that reports how many bytes of it are done.
+class ProgressJob : public Job {
  public:
-  LoadModelJob(Napi::Env env, OpenOptions options, const Napi::Value& on_progress,
-               const Napi::Function& on_events)
-      : options_(std::move(options)) {
-    loaded_.channel = std::make_shared<EventChannel>(env);
-    loaded_.on_events = Napi::Persistent(on_events);
+  explicit ProgressJob(const Napi::Value& on_progress) {
     if (on_progress.IsFunction()) on_progress_ = Napi::Persistent(on_progress.As<Napi::Function>());
-  }
-
-  void work() override {
-    LoadCallbacks callbacks;
-    callbacks.cancelled = &cancelled;
-    callbacks.on_progress = [this](uint64_t done, uint64_t total) {
-      done_ = done;
-      total_ = total;
-      report();
-    };
-    const std::shared_ptr<EventChannel> channel = loaded_.channel;
-    loaded_.opened = open_model(options_, callbacks,
-                                [channel](std::vector<Event>&& events) { channel->post(std::move(events)); });
-    if (cancelled) throw Error(ErrorCode::kAborted, "loading the model was aborted");
   }
 
   void progress(Napi::Env env) override {
@@ -46,12 +29,43 @@ class LoadModelJob final : public Job {
       on_progress_.Call({Napi::Number::New(env, double(done_)), Napi::Number::New(env, double(total_))});
   }
 
+ protected:
+  LoadCallbacks callbacks() {
+    LoadCallbacks callbacks;
+    callbacks.cancelled = &cancelled;
+    callbacks.on_progress = [this](uint64_t done, uint64_t total) {
+      done_ = done;
+      total_ = total;
+      report();
+    };
+    return callbacks;
+  }
+
+ private:
+  Napi::FunctionReference on_progress_;
+  std::atomic<uint64_t> done_{0}, total_{0};
+};
+
+class LoadModelJob final : public ProgressJob {
+ public:
+  LoadModelJob(Napi::Env env, OpenOptions options, const Napi::Value& on_progress,
+               const Napi::Function& on_events)
+      : ProgressJob(on_progress), options_(std::move(options)) {
+    loaded_.channel = std::make_shared<EventChannel>(env);
+    loaded_.on_events = Napi::Persistent(on_events);
+  }
+
+  void work() override {
+    const std::shared_ptr<EventChannel> channel = loaded_.channel;
+    loaded_.opened = open_model(options_, callbacks(),
+                                [channel](std::vector<Event>&& events) { channel->post(std::move(events)); });
+    if (cancelled) throw Error(ErrorCode::kAborted, "loading the model was aborted");
+  }
+
   Napi::Value result(Napi::Env env) override { return ModelWrap::create(env, std::move(loaded_)); }
 
  private:
   const OpenOptions options_;
-  Napi::FunctionReference on_progress_;
-  std::atomic<uint64_t> done_{0}, total_{0};
   LoadedModel loaded_;
 };
 
@@ -77,32 +91,15 @@ class InspectJob final : public Job {
   std::unique_ptr<FileInspection> inspection_;
 };
 
-class PackJob final : public Job {
+class PackJob final : public ProgressJob {
  public:
   PackJob(std::string in, std::string out, const Napi::Value& on_progress)
-      : in_(std::move(in)), out_(std::move(out)) {
-    if (on_progress.IsFunction()) on_progress_ = Napi::Persistent(on_progress.As<Napi::Function>());
-  }
-  void work() override {
-    LoadCallbacks callbacks;
-    callbacks.cancelled = &cancelled;
-    callbacks.on_progress = [this](uint64_t done, uint64_t total) {
-      done_ = done;
-      total_ = total;
-      report();
-    };
-    pack_model(in_, out_, callbacks);
-  }
-  void progress(Napi::Env env) override {
-    if (!on_progress_.IsEmpty())
-      on_progress_.Call({Napi::Number::New(env, double(done_)), Napi::Number::New(env, double(total_))});
-  }
+      : ProgressJob(on_progress), in_(std::move(in)), out_(std::move(out)) {}
+  void work() override { pack_model(in_, out_, callbacks()); }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 
  private:
   const std::string in_, out_;
-  Napi::FunctionReference on_progress_;
-  std::atomic<uint64_t> done_{0}, total_{0};
 };
 
 Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
