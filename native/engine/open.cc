@@ -32,6 +32,10 @@ std::unique_ptr<Backend> make_cuda_backend(int) {
 uint64_t cuda_free_memory(const Backend&) { return 0; }
 #endif
 
+CpuOptions cpu_options(const OpenOptions& options) {
+  return {.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
+}
+
 // 'auto' is the CPU: no figure speaks for the CUDA back end yet.
 std::unique_ptr<Backend> make_backend(const OpenOptions& options, int32_t n_layers) {
   if (!wants_cuda(options)) {
@@ -39,8 +43,7 @@ std::unique_ptr<Backend> make_backend(const OpenOptions& options, int32_t n_laye
       throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
                                           ", but the device is '" + options.device +
                                           "'; only 'cuda' has GPU layers");
-    return make_cpu_backend(
-        {.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}});
+    return make_cpu_backend(cpu_options(options));
   }
   if (options.gpu_layers >= 0 && options.gpu_layers < n_layers)
     throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
@@ -103,8 +106,7 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
   if (options.gpu_layers > 0)
     throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
                                         ", but a packed file runs on the CPU only");
-  const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
-  opened.model = load_packed_model(packed, opened.config, cpu, callbacks);
+  opened.model = load_packed_model(packed, opened.config, cpu_options(options), callbacks);
   return opened;
 }
 
