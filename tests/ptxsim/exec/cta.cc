@@ -4,7 +4,6 @@
 #include "exec/cta.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "exec/schedule.h"
@@ -77,7 +76,7 @@ void start_cta(Cta& cta, uint32_t number) {
   const Program& program = *launch.program;
   cta.number = number;
   cta.id = position(number, launch.config.grid);
-  std::memset(cta.shared.data(), 0xcd, cta.shared.size());
+  std::fill(cta.shared.begin(), cta.shared.end(), std::byte{0xcd});
   std::fill(cta.shared_written.begin(), cta.shared_written.end(), 0);
   if (launch.options.check_races) cta.shared_races.reset(cta.shared.size());
   cta.clocks = {};

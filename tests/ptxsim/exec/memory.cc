@@ -26,6 +26,13 @@ const char* verb(AccessKind k) {
   return k == AccessKind::kAtomic ? "atomic access to" : is_load(k) ? "reads" : "writes";
 }
 
+// The host's address of every lane, of masked ones too, whose register may hold anything: computed as
+// integers, because only the pointers of lanes in the mask point into the memory.
+void point(Resolved& r, const std::byte* base, const Lanes64& address, uint64_t origin) {
+  const uint64_t shift = reinterpret_cast<uintptr_t>(base) - origin;
+  for (int i = 0; i < kWarpSize; ++i) r.at[i] = reinterpret_cast<std::byte*>(shift + address.v[i]);
+}
+
 struct Extent {
   uint64_t low = ~uint64_t{0}, high = 0;
   bool aligned = true, contiguous = false;
@@ -127,8 +134,7 @@ Resolved resolve_global(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
   }
   Resolved r;
   r.contiguous = e.contiguous && one;
-  std::byte* const base = memory.host(0);
-  for (int i = 0; i < kWarpSize; ++i) r.at[i] = base + address.v[i];
+  point(r, memory.host(kDeviceBase), address, kDeviceBase);
   if (launch.options.count)
     count_sectors(launch, one, address, r.contiguous ? e : Extent{e.low, e.high, true, false}, mask, width,
                   kind);
@@ -196,7 +202,7 @@ Resolved resolve_shared(Warp& w, const Op& op, uint32_t mask, const Lanes64& add
     });
   Resolved r;
   r.contiguous = e.contiguous;
-  for (int i = 0; i < kWarpSize; ++i) r.at[i] = cta.shared.data() + address.v[i];
+  point(r, cta.shared.data(), address, 0);
   const Options& options = cta.options();
   if (options.count) {
     if (e.contiguous || e.low == e.high) {
