@@ -157,7 +157,7 @@ TEST("loader: all storage types of the test models load") {
     const Record record = load(std::string(MAESTRALE_VECTORS) + "/models/hd128-" + name + ".gguf");
     CHECK_EQ(record.weights.size(), 21u);
   }
-  for (const char* name : {"models/swa16-bf16", "models/full-bf16", "../../models/mini-q4_k_m"})
+  for (const char* name : {"models/swa16-bf16", "models/full-bf16", "mini/mini-q8_0"})
     load(std::string(MAESTRALE_VECTORS) + "/" + name + ".gguf");
 }
 
