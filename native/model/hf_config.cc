@@ -3,14 +3,15 @@
 // rely on them. Whatever would change the computation and is not implemented is refused by name.
 #include "model/hf_config.h"
 
-#include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
 
 #include "base/error.h"
-#include "io/mapped_file.h"
+#include "io/text_file.h"
+#include "model/config_fields.h"
+#include "model/hf_files.h"
+#include "model/mistral_config.h"
 
 namespace maestrale {
 namespace {
@@ -18,198 +19,117 @@ namespace {
 using namespace config_limits;
 
 constexpr int64_t kDefaultWindow = 4096;
-
-[[noreturn]] void fail(std::string_view field, const std::string& problem,
-                       ErrorCode code = ErrorCode::kModelFormat) {
-  throw Error(code, "'" + std::string(field) + "' of config.json " + problem);
-}
-
-[[noreturn]] void unsupported(std::string_view field, const std::string& problem) {
-  fail(field, problem, ErrorCode::kModelUnsupported);
-}
-
-// The member, when it is there and not null.
-const Json* present(const Json& json, std::string_view field) {
-  const Json* value = json.find(field);
-  return value == nullptr || value->is_null() ? nullptr : value;
-}
-
-// An integer within [low, high]; nothing when it is absent or null.
-std::optional<int64_t> integer(const Json& json, std::string_view field, uint64_t low, uint64_t high) {
-  const Json* value = present(json, field);
-  if (value == nullptr) return std::nullopt;
-  const std::optional<int64_t> number = value->integer();
-  if (!number) fail(field, "is not an integer");
-  if (*number < int64_t(low) || *number > int64_t(high))
-    fail(field, "is " + std::to_string(*number) + ", but must be " + std::to_string(low) + " to " +
-                    std::to_string(high));
-  return number;
-}
-
-int32_t size(const Json& json, std::string_view field, uint64_t high) {
-  const std::optional<int64_t> value = integer(json, field, 1, high);
-  if (!value) fail(field, "is missing");
-  return int32_t(*value);
-}
-
-double real(const Json& json, std::string_view field, double fallback) {
-  const Json* value = present(json, field);
-  if (value == nullptr) return fallback;
-  if (!value->number()) fail(field, "is not a number");
-  return *value->number();
-}
-
-bool flag(const Json& json, std::string_view field) {
-  const Json* value = present(json, field);
-  if (value == nullptr) return false;
-  if (!value->boolean()) fail(field, "is neither true nor false");
-  return *value->boolean();
-}
-
-std::optional<std::string> text(const Json& json, std::string_view field) {
-  const Json* value = present(json, field);
-  if (value == nullptr) return std::nullopt;
-  if (value->string() == nullptr) fail(field, "is not a text");
-  return value->string()->substr(0, 64);
-}
-
-std::string decimal(double value) {
-  char out[32];
-  std::snprintf(out, sizeof out, "%.9g", value);
-  return out;
-}
+constexpr ShapeFields kFields{.dim = "hidden_size",
+                              .hidden_dim = "intermediate_size",
+                              .n_layers = "num_hidden_layers",
+                              .n_heads = "num_attention_heads",
+                              .n_kv_heads = "num_key_value_heads",
+                              .head_dim = "head_dim",
+                              .vocab_size = "vocab_size",
+                              .norm_eps = "rms_norm_eps"};
 
 // Whether it is a Mistral; a Llama otherwise.
-bool read_architecture(const Json& json) {
-  const std::optional<std::string> type = text(json, "model_type");
-  if (!type) fail("model_type", "is missing");
+bool read_architecture(const JsonFields& json) {
+  const std::optional<std::string> type = json.text("model_type");
+  if (!type) json.fail("model_type", "is missing");
   if (*type != "mistral" && *type != "llama")
-    unsupported("model_type", "is '" + *type + "', but only 'mistral' and 'llama' run");
-  if (const Json* list = present(json, "architectures")) {
+    json.unsupported("model_type", "is '" + excerpt(*type) + "', but only 'mistral' and 'llama' run");
+  if (const Json::Array* names = json.array("architectures")) {
     const std::string wanted = *type == "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM";
-    const Json::Array* names = list->array();
-    if (names == nullptr || names->size() != 1 || (*names)[0].string() == nullptr)
-      fail("architectures", "is not a list of one name");
+    if (names->size() != 1 || (*names)[0].string() == nullptr)
+      json.fail("architectures", "is not a list of one name");
     if (*(*names)[0].string() != wanted)
-      unsupported("architectures",
-                  "names '" + (*names)[0].string()->substr(0, 64) + "', but only '" + wanted + "' runs");
+      json.unsupported("architectures",
+                       "names '" + excerpt(*(*names)[0].string()) + "', but only '" + wanted + "' runs");
   }
   return *type == "mistral";
 }
 
 // The older files have rope_theta and rope_scaling, the newer ones both in rope_parameters.
-double read_rope(const Json& json) {
-  double theta = real(json, "rope_theta", 10000.0);
+double read_rope(const JsonFields& json) {
+  double theta = json.real("rope_theta").value_or(10000.0);
   for (const char* field : {"rope_scaling", "rope_parameters"}) {
-    const Json* rope = present(json, field);
-    if (rope == nullptr) continue;
-    if (rope->object() == nullptr) fail(field, "is not an object");
+    const std::optional<JsonFields> rope = json.object(field);
+    if (!rope) continue;
     for (const char* key : {"rope_type", "type"})
-      if (const auto kind = text(*rope, key); kind && *kind != "default")
-        unsupported(field, "asks for RoPE scaling of the type '" + *kind + "', but only unscaled RoPE runs");
-    if (const double factor = real(*rope, "factor", 1.0); factor != 1.0)
-      unsupported(field, "scales RoPE by " + decimal(factor) + ", but only unscaled RoPE runs");
-    theta = real(*rope, "rope_theta", theta);
+      if (const auto kind = rope->text(key); kind && *kind != "default")
+        json.unsupported(
+            field, "asks for RoPE scaling of the type '" + excerpt(*kind) + "', but only unscaled RoPE runs");
+    if (const double factor = rope->real("factor").value_or(1.0); factor != 1.0)
+      json.unsupported(field, "scales RoPE by " + decimal(factor) + ", but only unscaled RoPE runs");
+    theta = rope->real("rope_theta").value_or(theta);
   }
-  if (!(std::isfinite(theta) && theta > 0.0))
-    fail("rope_theta", "is " + decimal(theta) + ", but must be finite and above 0");
-  return theta;
+  return checked_rope_theta(json, theta);
 }
 
-void read_heads(const Json& json, bool mistral, ModelConfig& config) {
-  config.n_heads = size(json, "num_attention_heads", kMaxHeads);
-  // Absent, unlike null, has MistralConfig's default.
-  const bool absent = json.find("num_key_value_heads") == nullptr;
-  const int64_t otherwise = absent && mistral ? 8 : config.n_heads;
-  config.n_kv_heads = int32_t(integer(json, "num_key_value_heads", 1, kMaxHeads).value_or(otherwise));
-  if (config.n_heads % config.n_kv_heads != 0)
-    fail("num_key_value_heads", "is " + std::to_string(config.n_kv_heads) + ", which does not divide the " +
-                                    std::to_string(config.n_heads) + " query heads");
-  const std::optional<int64_t> head_dim = integer(json, "head_dim", 1, kMaxDim);
-  if (!head_dim && config.dim % config.n_heads != 0)
-    fail("hidden_size", "is " + std::to_string(config.dim) + ", which " + std::to_string(config.n_heads) +
-                            " heads do not divide, and 'head_dim' is missing");
-  config.head_dim = int32_t(head_dim.value_or(config.dim / config.n_heads));
-  if (config.head_dim % int(kHeadDimStep) != 0 || config.head_dim == 0 || config.head_dim > int(kMaxHeadDim))
-    unsupported(head_dim ? "head_dim" : "hidden_size",
-                "makes heads of " + std::to_string(config.head_dim) + " values, but only multiples of " +
-                    std::to_string(kHeadDimStep) + " up to " + std::to_string(kMaxHeadDim) + " run");
-}
-
-void read_sliding_window(const Json& json, bool mistral, ModelConfig& config) {
+void read_sliding_window(const JsonFields& json, bool mistral, ModelConfig& config) {
   config.sliding_window_source = "none";
   if (!mistral) return;
-  config.sliding_window = integer(json, "sliding_window", 1, kMaxPositions).value_or(0);
+  config.sliding_window = json.integer("sliding_window", 1, kMaxPositions).value_or(0);
   if (config.sliding_window > 0) config.sliding_window_source = "metadata";
-  if (json.find("sliding_window") == nullptr) {
+  if (json.is_absent("sliding_window")) {
     config.sliding_window = kDefaultWindow;
     config.sliding_window_source = "default";
   }
 }
 
 // One window for all layers is what runs.
-void check_layer_types(const Json& json, const ModelConfig& config) {
-  const Json* list = present(json, "layer_types");
+void check_layer_types(const JsonFields& json, const ModelConfig& config) {
+  const Json::Array* list = json.array("layer_types");
   if (list == nullptr) return;
-  if (list->array() == nullptr) fail("layer_types", "is not a list");
   const std::string wanted = config.sliding_window > 0 ? "sliding_attention" : "full_attention";
-  for (const Json& type : *list->array())
+  for (const Json& type : *list)
     if (type.string() == nullptr || *type.string() != wanted)
-      unsupported("layer_types",
-                  "must be '" + wanted + "' for every layer: windows that differ between layers do not run");
+      json.unsupported("layer_types", "must be '" + wanted +
+                                          "' for every layer: windows that differ between layers do not run");
 }
 
-void check_extensions(const Json& json) {
-  if (const auto act = text(json, "hidden_act"); act && *act != "silu")
-    unsupported("hidden_act", "is '" + *act + "', but only 'silu' runs");
+void check_extensions(const JsonFields& json) {
+  if (const auto act = json.text("hidden_act"); act && *act != "silu")
+    json.unsupported("hidden_act", "is '" + excerpt(*act) + "', but only 'silu' runs");
   for (const char* field : {"attention_bias", "mlp_bias"})
-    if (flag(json, field)) unsupported(field, "is true: Mistral has no biases");
-  if (real(json, "partial_rotary_factor", 1.0) != 1.0)
-    unsupported("partial_rotary_factor", "is not 1: only RoPE over whole heads runs");
-  const Json* quantization = present(json, "quantization_config");
-  if (quantization == nullptr) return;
-  const std::string method = text(*quantization, "quant_method").value_or("an unnamed method");
-  if (method != "bitsandbytes" || !flag(*quantization, "load_in_4bit"))
-    unsupported("quantization_config",
-                "says that the weights are quantised by '" + method +
-                    "', but of quantised checkpoints only those in 4 bits by 'bitsandbytes' are read");
+    if (json.flag(field).value_or(false)) json.unsupported(field, "is true: Mistral has no biases");
+  if (json.real("partial_rotary_factor").value_or(1.0) != 1.0)
+    json.unsupported("partial_rotary_factor", "is not 1: only RoPE over whole heads runs");
+  const std::optional<JsonFields> quantization = json.object("quantization_config");
+  if (!quantization) return;
+  const std::string method = quantization->text("quant_method").value_or("an unnamed method");
+  if (method != "bitsandbytes" || !quantization->flag("load_in_4bit").value_or(false))
+    json.unsupported("quantization_config",
+                     "says that the weights are quantised by '" + excerpt(method) +
+                         "', but of quantised checkpoints only those in 4 bits by 'bitsandbytes' are read");
 }
 
 }  // namespace
 
-HfConfig config_from_hf(const Json& json) {
-  if (json.object() == nullptr) throw Error(ErrorCode::kModelFormat, "config.json holds no JSON object");
+HfConfig config_from_hf(const Json& file) {
+  const JsonFields json(file, "config.json");
   const bool mistral = read_architecture(json);
   check_extensions(json);
   HfConfig config;
   ModelConfig& model = config.model;
-  model.dim = size(json, "hidden_size", kMaxDim);
-  model.hidden_dim = size(json, "intermediate_size", kMaxHiddenDim);
-  model.n_layers = size(json, "num_hidden_layers", kMaxLayers);
-  model.vocab_size = size(json, "vocab_size", kMaxVocab);
-  model.context_length = size(json, "max_position_embeddings", kMaxPositions);
-  read_heads(json, mistral, model);
-  model.norm_eps = float(real(json, "rms_norm_eps", 1e-6));
-  if (!(model.norm_eps > 0.0f && model.norm_eps < 1.0f))
-    fail("rms_norm_eps", "is " + decimal(double(model.norm_eps)) + ", but must lie between 0 and 1");
+  model.context_length = json.size("max_position_embeddings", kMaxPositions);
+  // Absent, unlike null, has MistralConfig's default.
+  if (mistral && json.is_absent("num_key_value_heads")) model.n_kv_heads = 8;
+  model.norm_eps = 1e-6f;
+  read_shape(json, kFields, model);
   model.rope_theta = read_rope(json);
   read_sliding_window(json, mistral, model);
   check_layer_types(json, model);
   model.version = detect_version(model);
-  config.tied = flag(json, "tie_word_embeddings");
+  config.tied = json.flag("tie_word_embeddings").value_or(false);
   return config;
 }
 
 HfConfig read_hf_config(const std::string& directory) {
-  const std::filesystem::path base(directory);
-  std::error_code ignored;  // what cannot be examined is not there
-  if (!std::filesystem::exists(base / "config.json", ignored))
+  const HfFiles files = find_hf_files(directory);
+  const std::optional<Json> json = read_json(directory, files.config);
+  if (!json)
     throw Error(ErrorCode::kModelFormat,
-                "'" + directory + "' has no config.json, so it is no Hugging Face model");
-  const MappedFile file((base / "config.json").string());
-  const std::span<const std::byte> text = file.bytes();
-  HfConfig config = config_from_hf(Json::parse({reinterpret_cast<const char*>(text.data()), text.size()}));
+                "'" + directory + "' has no " + files.config + ", so it is no model");
+  HfConfig config = files.native ? config_from_mistral(*json) : config_from_hf(*json);
   // "models/mistral/" ends with an empty name.
+  const std::filesystem::path base(directory);
   config.model.name = (base.has_filename() ? base : base.parent_path()).filename().string();
   return config;
 }

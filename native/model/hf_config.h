@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The config.json of a Hugging Face directory.
+// The hyperparameters of a checkpoint directory, and how its tensors are laid out.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@ namespace maestrale {
 
 struct HfConfig {
   ModelConfig model;
-  bool tied = false;  // the logits are computed with the embedding
+  bool tied = false;    // the logits are computed with the embedding
+  bool native = false;  // Mistral's own tensor names, Q and K in the row order of interleaved RoPE
 };
 
 // Reads and validates a config.json of MistralForCausalLM, or of LlamaForCausalLM, which is the same network
@@ -20,7 +21,8 @@ struct HfConfig {
 // not.
 HfConfig config_from_hf(const Json& json);
 
-// The same from DIRECTORY/config.json; the model is named after the directory.
+// The config.json of a directory, or its params.json when the weights are in Mistral's own layout (see
+// HfFiles); the model is named after the directory.
 HfConfig read_hf_config(const std::string& directory);
 
 }  // namespace maestrale

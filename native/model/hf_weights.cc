@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "model/bnb_source.h"
+#include "model/hf_files.h"
 #include "model/hf_source.h"
 
 namespace maestrale {
@@ -15,39 +16,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSingle = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr size_t kMaxShards = 1024;  // each is an open file
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;  // what cannot be examined is not there
-  return fs::exists(path, ignored);
-}
-
-// Says why a directory without safetensors files cannot be loaded.
-[[noreturn]] void fail_without_weights(const std::string& directory) {
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt"))
-      throw Error(ErrorCode::kModelUnsupported,
-                  "'" + directory + "' holds its weights in '" + name +
-                      "', a pickle file, which can run code when it is read and is never opened; save the "
-                      "model as safetensors");
-    if (name == "consolidated.safetensors")
-      throw Error(ErrorCode::kModelUnsupported,
-                  "'" + directory + "' holds its weights in '" + name +
-                      "', Mistral's own layout; the directory in Hugging Face's layout, with " + kSingle +
-                      ", is needed");
-  }
-  throw Error(ErrorCode::kModelFormat,
-              "'" + directory + "' holds neither " + kSingle + " nor " + kIndex + ", so it has no weights");
-}
 
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text;
   for (const uint64_t dim : shape) text += (text.empty() ? "" : " x ") + std::to_string(dim);
   return text.empty() ? "of a scalar" : text;
+}
+
+std::string stored_name(const ModelTensor& spec, bool native) {
+  return native ? mistral_tensor_name(spec) : hf_tensor_name(spec);
 }
 
 // A norm is one row.
@@ -62,7 +40,7 @@ void check_shape(const std::string& name, const std::vector<uint64_t>& shape, co
   if (spec.is_norm()) wanted.erase(wanted.begin());
   if (shape != wanted)
     throw Error(ErrorCode::kModelFormat, "tensor '" + name + "' has shape " + shape_text(shape) +
-                                             ", but config.json demands " + shape_text(wanted));
+                                             ", but the config demands " + shape_text(wanted));
 }
 
 // Tensors that belong to a 4-bit matrix are named after it; rotary_emb.inv_freq is a table that old versions
@@ -78,11 +56,11 @@ std::vector<ModelTensor> checked_tensors(const HfShards& shards, const HfConfig&
   std::set<std::string, std::less<>> used, four_bit;
   // A tied model may have been saved with a copy of the embedding as its head; transformers ignores it.
   if (config.tied) {
-    used.insert(hf_tensor_name(specs.back()));
+    used.insert(stored_name(specs.back(), config.native));
     specs.pop_back();
   }
   for (const ModelTensor& spec : specs) {
-    const std::string name = hf_tensor_name(spec);
+    const std::string name = stored_name(spec, config.native);
     const HfShards::Shard* shard = shards.find(name);
     if (shard == nullptr)
       throw Error(ErrorCode::kModelFormat, "tensor '" + name + "' is missing from the checkpoint");
@@ -109,13 +87,10 @@ std::vector<ModelTensor> checked_tensors(const HfShards& shards, const HfConfig&
 }  // namespace
 
 HfShards::HfShards(const std::string& directory) {
-  const fs::path base(directory);
-  if (is_there(base / kSingle))
-    add((base / kSingle).string());
-  else if (is_there(base / kIndex))
-    add_index(directory, (base / kIndex).string());
-  else
-    fail_without_weights(directory);
+  const HfFiles files = find_hf_files(directory);
+  for (const std::string& name : files.weights) add((fs::path(directory) / name).string());
+  if (!files.index.empty()) add_index(directory, (fs::path(directory) / files.index).string());
+  if (shards_.empty()) fail_without_weights(directory);
 }
 
 void HfShards::add(const std::string& path) {
@@ -168,19 +143,22 @@ uint64_t HfShards::bytes() const {
 }
 
 HfWeights::HfWeights(const HfShards& shards, const HfConfig& config)
-    : WeightStore(checked_tensors(shards, config)), shards_(shards), head_dim_(config.model.head_dim) {}
+    : WeightStore(checked_tensors(shards, config)),
+      shards_(shards),
+      head_dim_(config.model.head_dim),
+      native_(config.native) {}
 
 QuantType HfWeights::type(const ModelTensor& tensor) const { return open(tensor)->type; }
 
 std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) const {
-  const std::string name = hf_tensor_name(tensor);
+  const std::string name = stored_name(tensor, native_);
   const HfShards::Shard& shard = *shards_.find(name);
   std::unique_ptr<const MatrixSource> source;
   if (!tensor.is_norm() && is_four_bit(shard.header, name))
     source = std::make_unique<FourBitSource>(shard.file, read_four_bit(shard.file, shard.header, name));
   else
     source = std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor));
-  if (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK) return source;
+  if (native_ || (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK)) return source;
   return std::make_unique<InterleavedSource>(std::move(source), head_dim_);
 }
 

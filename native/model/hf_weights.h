@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights of a Hugging Face directory: model.safetensors, or the shards that model.safetensors.index.json
-// names, in BF16, F16 or F32, or in 4 bits by bitsandbytes, which are dequantised to what they were.
+// The weights of a checkpoint directory: the safetensors files that hf_files.h finds, in BF16, F16 or F32, or
+// in 4 bits by bitsandbytes, which are dequantised to what they were.
 #pragma once
 
 #include <map>
@@ -56,6 +56,7 @@ class HfWeights final : public WeightStore {
  private:
   const HfShards& shards_;
   const int32_t head_dim_;
+  const bool native_;
 };
 
 }  // namespace maestrale

@@ -49,4 +49,25 @@ std::string hf_tensor_name(const ModelTensor& spec) {
   return "lm_head.weight";
 }
 
+std::string mistral_tensor_name(const ModelTensor& spec) {
+  const auto in_layer = [&](const char* name) {
+    return "layers." + std::to_string(spec.layer) + "." + name + ".weight";
+  };
+  switch (spec.role) {
+    case TensorRole::kTokenEmbedding: return "tok_embeddings.weight";
+    case TensorRole::kAttentionNorm: return in_layer("attention_norm");
+    case TensorRole::kQ: return in_layer("attention.wq");
+    case TensorRole::kK: return in_layer("attention.wk");
+    case TensorRole::kV: return in_layer("attention.wv");
+    case TensorRole::kAttentionOutput: return in_layer("attention.wo");
+    case TensorRole::kFfnNorm: return in_layer("ffn_norm");
+    case TensorRole::kGate: return in_layer("feed_forward.w1");
+    case TensorRole::kUp: return in_layer("feed_forward.w3");
+    case TensorRole::kDown: return in_layer("feed_forward.w2");
+    case TensorRole::kFinalNorm: return "norm.weight";
+    case TensorRole::kOutput: break;
+  }
+  return "output.weight";
+}
+
 }  // namespace maestrale

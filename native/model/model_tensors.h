@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensors of a Mistral model: what each is for, its shape, and its names in GGUF and in Hugging Face
-// checkpoints. Loading, quantising and writing all walk this one list.
+// The tensors of a Mistral model: what each is for, its shape, and its names in GGUF, in Hugging Face's
+// and in Mistral's own checkpoints. Loading, quantising and writing all walk this one list.
 #pragma once
 
 #include <cstdint>
@@ -44,5 +44,8 @@ std::vector<ModelTensor> model_tensors(const ModelConfig& config);
 
 // The name of the same tensor in a Hugging Face checkpoint.
 std::string hf_tensor_name(const ModelTensor& spec);
+
+// The name of the same tensor in Mistral's own, consolidated checkpoints.
+std::string mistral_tensor_name(const ModelTensor& spec);
 
 }  // namespace maestrale

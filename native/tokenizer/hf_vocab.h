@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vocabulary of a Hugging Face directory: tokenizer.model with what tokenizer_config.json,
-// added_tokens.json, chat_template.jinja, config.json and generation_config.json say beside it.
+// The vocabulary of a checkpoint directory: tokenizer.model (also under Mistral's own names), else
+// tokenizer.json, with what tokenizer_config.json, added_tokens.json, chat_template.jinja or .json,
+// config.json and generation_config.json say beside it.
 #pragma once
 
 #include <string>
@@ -9,11 +10,12 @@
 
 namespace maestrale {
 
-// Throws Error{kModelUnsupported} when there is no tokenizer.model, Error{kModelFormat} for damaged files.
+// Throws Error{kModelUnsupported} when there is no tokenizer file or one of another kind, Error{kModelFormat}
+// for damaged files.
 Vocab vocab_from_hf(const std::string& directory);
 
 // As above for a model of `vocab_size` tokens, which can be used with token ids when there is no
-// tokenizer.model: texts to encode are then refused with the reason, and decoding gives no text.
+// tokenizer file: texts to encode are then refused with the reason, and decoding gives no text.
 Vocab vocab_from_hf(const std::string& directory, int32_t vocab_size);
 
 }  // namespace maestrale

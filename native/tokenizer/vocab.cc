@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <unordered_map>
+#include <utility>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -32,6 +33,21 @@ int hex_digit(char c) {
 }
 
 }  // namespace
+
+void place_token(Vocab& vocab, int32_t id, std::string piece, PieceType type) {
+  while (vocab.size() <= id) {
+    vocab.pieces.push_back("[UNUSED" + std::to_string(vocab.size()) + "]");
+    vocab.scores.push_back(0.0f);
+    vocab.types.push_back(PieceType::kUnused);
+  }
+  vocab.pieces[size_t(id)] = std::move(piece);
+  vocab.types[size_t(id)] = type;
+}
+
+int32_t find_token(const Vocab& vocab, std::string_view piece) {
+  const auto found = std::find(vocab.pieces.begin(), vocab.pieces.end(), piece);
+  return found == vocab.pieces.end() ? -1 : int32_t(found - vocab.pieces.begin());
+}
 
 int byte_piece_value(std::string_view piece) {
   if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') return -1;

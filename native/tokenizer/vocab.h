@@ -45,6 +45,12 @@ struct Vocab {
   }
 };
 
+// Puts a token at `id`, which may lie beyond the end: ids in between stay unused.
+void place_token(Vocab& vocab, int32_t id, std::string piece, PieceType type);
+
+// The id of the token spelled `piece`, by linear search; -1 when there is none.
+int32_t find_token(const Vocab& vocab, std::string_view piece);
+
 // The value of a piece spelled <0xHH>, -1 for every other text.
 int byte_piece_value(std::string_view piece);
 

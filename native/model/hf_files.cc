@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/hf_files.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace maestrale {
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kNativeIndex = "consolidated.safetensors.index.json";
+
+std::vector<std::string> names_in(const std::string& directory) {
+  std::vector<std::string> names;
+  std::error_code error;  // a directory that cannot be read has no files
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+HfFiles find_hf_files(const std::string& directory) {
+  const std::vector<std::string> names = names_in(directory);
+  const auto has = [&](const std::string& name) {
+    return std::binary_search(names.begin(), names.end(), name);
+  };
+  HfFiles files;
+  if (has(kSingle)) {
+    files.weights = {kSingle};
+  } else if (has(kIndex)) {
+    files.index = kIndex;
+  } else if (has(kNativeIndex)) {
+    files.native = true;
+    files.index = kNativeIndex;
+  } else {
+    for (const std::string& name : names)
+      if (name.starts_with("consolidated") && name.ends_with(".safetensors")) files.weights.push_back(name);
+    files.native = !files.weights.empty() || (!has("config.json") && has("params.json"));
+  }
+  files.config = files.native ? "params.json" : "config.json";
+  return files;
+}
+
+void fail_without_weights(const std::string& directory) {
+  for (const std::string& name : names_in(directory))
+    if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt"))
+      throw Error(ErrorCode::kModelUnsupported,
+                  "'" + directory + "' holds its weights in '" + name +
+                      "', a pickle file, which can run code when it is read and is never opened; save the "
+                      "model as safetensors");
+  throw Error(ErrorCode::kModelFormat, "'" + directory + "' holds neither " + kSingle + " nor " + kIndex +
+                                           " nor consolidated.safetensors, so it has no weights");
+}
+
+}  // namespace maestrale
