@@ -211,7 +211,8 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Frees the model. Runs that have not ended fail with ERR_DISPOSED, as does every later call.
+   * Frees the model. Runs that have not ended fail with ERR_DISPOSED, as does every later call, also of its
+   * tokenizer; {@link loadTokenizer} gives one that lives by itself.
    * Idempotent; resolves when the engine's thread has ended and the memory is free.
    */
   dispose(): Promise<void> {

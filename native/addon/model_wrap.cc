@@ -7,17 +7,24 @@
 #include "addon/background.h"
 #include "addon/convert.h"
 #include "addon/tokenizer_wrap.h"
+#include "base/memory.h"
 #include "engine/memory_budget.h"
 
 namespace maestrale {
 namespace {
 
-// Ends an engine: waits for its threads, frees the weights.
+// Ends an engine: waits for its threads, frees the weights and the tokenizer.
 class DisposeJob final : public Job {
  public:
-  DisposeJob(std::unique_ptr<Engine> engine, std::shared_ptr<EventChannel> channel)
-      : engine_(std::move(engine)), channel_(std::move(channel)) {}
-  void work() override { engine_.reset(); }
+  explicit DisposeJob(LoadedModel& loaded)
+      : engine_(std::move(loaded.opened.engine)),
+        tokenizer_(std::move(loaded.opened.tokenizer)),
+        channel_(loaded.channel) {}
+  void work() override {
+    engine_.reset();
+    tokenizer_.reset();
+    return_freed_memory();
+  }
   Napi::Value result(Napi::Env env) override {
     // The last events first, so that every request has ended when the promise is fulfilled.
     channel_->flush(env);
@@ -27,8 +34,11 @@ class DisposeJob final : public Job {
 
  private:
   std::unique_ptr<Engine> engine_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<EventChannel> channel_;
 };
+
+[[noreturn]] void throw_disposed() { throw Error(ErrorCode::kDisposed, "the model has been disposed"); }
 
 }  // namespace
 
@@ -76,13 +86,17 @@ ModelWrap::~ModelWrap() {
   if (!loaded_.opened.engine) return;
   // Collected without dispose(): the threads are joined elsewhere.
   loaded_.opened.engine->stop();
-  env_.GetInstanceData<Background>()->start(
-      env_, std::make_shared<DisposeJob>(std::move(loaded_.opened.engine), loaded_.channel));
+  env_.GetInstanceData<Background>()->start(env_, std::make_shared<DisposeJob>(loaded_));
 }
 
 Engine& ModelWrap::engine() const {
-  if (!loaded_.opened.engine) throw Error(ErrorCode::kDisposed, "the model has been disposed");
+  if (!loaded_.opened.engine) throw_disposed();
   return *loaded_.opened.engine;
+}
+
+std::shared_ptr<const Tokenizer> ModelWrap::tokenizer() const {
+  if (!loaded_.opened.tokenizer) throw_disposed();
+  return loaded_.opened.tokenizer;
 }
 
 void ModelWrap::deliver(Napi::Env env, std::vector<Event>& events) {
@@ -171,27 +185,27 @@ Napi::Value ModelWrap::dispose(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     if (!disposal_.IsEmpty()) return disposal_.Value();
     engine().stop();
-    const Napi::Promise promise = info.Env().GetInstanceData<Background>()->start(
-        info.Env(), std::make_shared<DisposeJob>(std::move(loaded_.opened.engine), loaded_.channel));
+    const Napi::Promise promise =
+        info.Env().GetInstanceData<Background>()->start(info.Env(), std::make_shared<DisposeJob>(loaded_));
     disposal_ = Napi::Persistent(promise.As<Napi::Object>());
     return promise;
   });
 }
 
 Napi::Value ModelWrap::encode(const Napi::CallbackInfo& info) {
-  return tokenizer_encode(*loaded_.opened.tokenizer, info);
+  return guarded(info.Env(), [&] { return tokenizer_encode(*tokenizer(), info); });
 }
 Napi::Value ModelWrap::encode_segments(const Napi::CallbackInfo& info) {
-  return tokenizer_encode_segments(*loaded_.opened.tokenizer, info);
+  return guarded(info.Env(), [&] { return tokenizer_encode_segments(*tokenizer(), info); });
 }
 Napi::Value ModelWrap::decode(const Napi::CallbackInfo& info) {
-  return tokenizer_decode(*loaded_.opened.tokenizer, info);
+  return guarded(info.Env(), [&] { return tokenizer_decode(*tokenizer(), info); });
 }
 Napi::Value ModelWrap::vocabulary(const Napi::CallbackInfo& info) {
-  return tokenizer_vocabulary(*loaded_.opened.tokenizer, info);
+  return guarded(info.Env(), [&] { return tokenizer_vocabulary(*tokenizer(), info); });
 }
 Napi::Value ModelWrap::stream_decoder(const Napi::CallbackInfo& info) {
-  return tokenizer_stream_decoder(loaded_.opened.tokenizer, info);
+  return guarded(info.Env(), [&] { return tokenizer_stream_decoder(tokenizer(), info); });
 }
 
 Napi::Value ModelWrap::info_object(const Napi::CallbackInfo& info) {

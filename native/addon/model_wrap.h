@@ -34,7 +34,8 @@ class ModelWrap final : public Napi::ObjectWrap<ModelWrap> {
   void submit(Request request, Napi::Object values);  // `values` may be empty
   void submit_values(const Napi::CallbackInfo& info, Request::Kind kind);
   void forget(uint64_t id);
-  Engine& engine() const;  // throws Error{kDisposed}
+  Engine& engine() const;                              // throws Error{kDisposed}
+  std::shared_ptr<const Tokenizer> tokenizer() const;  // throws Error{kDisposed}
   static void end_of_environment(void* self);
 
   Napi::Value info_object(const Napi::CallbackInfo& info);

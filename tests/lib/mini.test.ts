@@ -215,6 +215,21 @@ describe('dispose', () => {
     expect(['ERR_DISPOSED', 'abort', 'stop']).toContain(await ended)
     await expect(doomed.generate(prompt)).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
   })
+
+  test('of the tokenizer too, but for decoders in use', async () => {
+    const doomed = await loadModel(path)
+    const tokens = doomed.tokenizer.encode(prompt)
+    const decoder = doomed.tokenizer.streamDecoder()
+    await doomed.dispose()
+    const disposed = expect.objectContaining({ code: 'ERR_DISPOSED' })
+    expect(() => doomed.tokenizer.encode(prompt)).toThrow(disposed)
+    expect(() => doomed.tokenizer.decode(tokens)).toThrow(disposed)
+    expect(() => doomed.tokenizer.streamDecoder()).toThrow(disposed)
+    const messages = [{ role: 'user' as const, content: prompt }]
+    await expect(doomed.tokenizer.applyChatTemplate(messages)).rejects.toThrow(disposed)
+    expect([...tokens].map((token) => decoder.push(token)).join('')).toBe(prompt)
+    expect(doomed.info.chatFormat).not.toBe('')
+  })
 })
 
 test('CommonJS', async () => {
