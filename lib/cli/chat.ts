@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // maestrale chat: a conversation at the terminal. Ctrl-C stops the answer that is being written and keeps
-// it in the conversation; at an empty prompt it leaves, as Ctrl-D does.
+// it in the conversation; twice at an empty prompt it leaves, as Ctrl-D does.
 import { createInterface, type Interface } from 'node:readline'
 import type { Command } from 'commander'
 
@@ -20,7 +20,7 @@ const EXAMPLES = `
 Commands in the conversation:
   /reset   forget the conversation
   /help    list these commands
-  /exit    leave; Ctrl-D and Ctrl-C at an empty prompt do the same
+  /exit    leave; Ctrl-D, and Ctrl-C twice at an empty prompt, do the same
   Ctrl-C   stop the answer
 
 Examples:
@@ -54,6 +54,7 @@ class Conversation {
   readonly #interactive = process.stdin.isTTY === true && process.stdout.isTTY === true
   #messages: ChatMessage[] = []
   #answering: AbortController | undefined
+  #warned = false
 
   constructor(model: Model, flags: ChatFlags) {
     this.#model = model
@@ -91,6 +92,7 @@ class Conversation {
 
   /** Handles one line; false: leave. */
   async #take(line: string): Promise<boolean> {
+    this.#warned = false
     if (line === '/exit') return false
     if (line === '/reset') this.#reset()
     else if (line === '/help') process.stdout.write(`${HELP}\n`)
@@ -131,6 +133,11 @@ class Conversation {
     else if (this.#terminal.line !== '') {
       // As in a shell: the half-written line goes, the program stays.
       this.#terminal.write(null, { ctrl: true, name: 'u' })
+    } else if (this.#interactive && !this.#warned) {
+      // It may have been meant for an answer that has just ended.
+      this.#warned = true
+      process.stdout.write(`\n${styled('dim', 'Ctrl-C again or Ctrl-D leaves')}\n`)
+      this.#prompt()
     } else this.#terminal.close()
   }
 
