@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+// Folder of the reference data, tests/vectors.
+extern const char* const MAESTRALE_VECTORS;
+
 namespace maestrale::test {
 
 struct Case {

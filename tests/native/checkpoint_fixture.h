@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "cpu/cpu_backend.h"
 #include "model/hf_weights.h"
 #include "model/loader.h"

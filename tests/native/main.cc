@@ -6,6 +6,10 @@
 
 #include "check.h"
 
+#ifdef MAESTRALE_TEST_VECTORS  // the simulator's own tests have none
+const char* const MAESTRALE_VECTORS = MAESTRALE_TEST_VECTORS;
+#endif
+
 int main(int argc, char** argv) {
   const char* filter = argc > 1 ? argv[1] : "";
   int passed = 0, failed = 0;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "cpu/cpu_backend.h"
 #include "io/gguf.h"
 #include "io/mapped_file.h"

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "io/safetensors.h"
 
 namespace maestrale::test {
