@@ -11,6 +11,12 @@ export {
   type Model,
 } from './model.js'
 export {
+  type QuantizeOptions,
+  type QuantizeResult,
+  type QuantizeType,
+  quantizeModel,
+} from './quantize.js'
+export {
   type ChatTemplateOptions,
   type DecodeOptions,
   type EncodeOptions,

@@ -4,6 +4,7 @@
 import { type ChatMessage, parseToolCalls, type ToolCall } from './chat/format.js'
 import { type CallSite, callNative, captureCallSite, disposedError, fromNative } from './errors.js'
 import { Generation, type RequestHandle } from './generation.js'
+import { runJob } from './job.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
 import { loadBinding } from './native/load.js'
 import { GENERATE_CHECKS, LOAD_CHECKS, nativeLoadOptions, nativeRequest } from './options.js'
@@ -322,37 +323,13 @@ export async function loadModelFrom(
 ): Promise<Model> {
   nonEmptyText(path, 'path')
   checkOptions(options, LOAD_CHECKS)
-  const { onProgress, signal: abort } = options
-  abort?.throwIfAborted()
   const receivers = new Receivers()
-  // The first thing that stops the loading: the signal, or onProgress itself.
-  let stopped: { reason: unknown } | undefined
-  const stop = (reason: unknown) => {
-    stopped ??= { reason }
-    loading.cancel()
-  }
-  const report = (loaded: number, total: number) => {
-    try {
-      if (!stopped) onProgress?.({ loaded, total })
-    } catch (error) {
-      stop(error)
-    }
-  }
-  const loading = loadBinding().loadModel(
-    nativeLoadOptions(path, options),
-    onProgress ? report : undefined,
-    receivers.dispatch,
+  const native = await runJob(
+    (report) =>
+      loadBinding().loadModel(nativeLoadOptions(path, options), report, receivers.dispatch),
+    options,
+    site,
+    (model) => model.dispose(),
   )
-  const onAbort = () => stop(abort?.reason)
-  abort?.addEventListener('abort', onAbort, { once: true })
-  try {
-    const native = await loading.promise
-    if (!stopped) return new Model(native, receivers)
-    await native.dispose()
-  } catch (error) {
-    if (!stopped) throw fromNative(error, site)
-  } finally {
-    abort?.removeEventListener('abort', onAbort)
-  }
-  throw stopped.reason
+  return new Model(native, receivers)
 }

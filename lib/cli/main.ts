@@ -11,6 +11,7 @@ import { addBenchCommand } from './bench.js'
 import { addChatCommand } from './chat.js'
 import { addInspectCommand } from './inspect.js'
 import { addPackCommand } from './pack.js'
+import { addQuantizeCommand } from './quantize.js'
 import { addRunCommand } from './run.js'
 import { EXIT_USAGE, endQuietlyWhenReaderLeaves, reportFailure } from './terminal.js'
 
@@ -47,6 +48,7 @@ addChatCommand(program)
 addInspectCommand(program)
 addBenchCommand(program)
 addPackCommand(program)
+addQuantizeCommand(program)
 
 try {
   await program.parseAsync()

@@ -33,7 +33,7 @@ export function number(text: string): number {
   return value
 }
 
-function numberOr(...words: string[]): (text: string) => number | string {
+export function numberOr(...words: string[]): (text: string) => number | string {
   return (text) => (words.includes(text) ? text : number(text))
 }
 

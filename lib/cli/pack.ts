@@ -3,10 +3,11 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 
-import { fromNative } from '../errors.js'
+import { captureCallSite } from '../errors.js'
+import { runJob } from '../job.js'
 import { loadBinding } from '../native/load.js'
 import { MINI, modelPath } from './options.js'
-import { bytes, ProgressBar } from './terminal.js'
+import { bytes, interruptible, ProgressBar } from './terminal.js'
 
 const EXAMPLES = `
 Examples:
@@ -32,15 +33,19 @@ export function addPackCommand(program: Command): void {
 
 async function pack(model: string, output: string, flags: { json?: boolean }): Promise<void> {
   const bar = new ProgressBar('packing')
-  try {
-    await loadBinding()
-      .pack(modelPath(model), output, (loaded, total) => bar.update({ loaded, total }))
-      .catch((error: unknown) => {
-        throw fromNative(error)
-      })
-  } finally {
-    bar.end()
-  }
+  const path = modelPath(model)
+  await interruptible(async (signal) => {
+    try {
+      const options = { onProgress: bar.update, signal }
+      await runJob(
+        (report) => loadBinding().pack(path, output, report),
+        options,
+        captureCallSite(pack),
+      )
+    } finally {
+      bar.end()
+    }
+  })
   const size = statSync(output).size
   process.stdout.write(
     flags.json ? `${JSON.stringify({ output, size })}\n` : `${output}: ${bytes(size)}\n`,

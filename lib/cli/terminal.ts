@@ -66,6 +66,27 @@ export class ProgressBar {
   }
 }
 
+/**
+ * Runs `work` with a signal that is aborted by whatever asks this process to end; when `work` has cleaned up, the
+ * process ends as it was asked to.
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  const controller = new AbortController()
+  let asked: NodeJS.Signals | undefined
+  const onSignal = (name: NodeJS.Signals) => {
+    asked ??= name
+    controller.abort()
+  }
+  for (const name of signals) process.on(name, onSignal)
+  try {
+    return await work(controller.signal)
+  } finally {
+    for (const name of signals) process.off(name, onSignal)
+    if (asked) process.kill(process.pid, asked)
+  }
+}
+
 /** A wrong command line: exit status 2. */
 export class UsageError extends Error {}
 

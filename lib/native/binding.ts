@@ -194,27 +194,48 @@ export interface NativeInspection {
   }
 }
 
-export interface NativeLoading {
-  promise: Promise<NativeModel>
+export interface NativeQuantizeOptions {
+  type: string
+  /** 0: as many as the CPUs this process may use. */
+  threads: number
+  /** -1: from the model; 0: full attention; otherwise W keys including self. */
+  slidingWindow: number
+}
+
+export interface NativeQuantized {
+  size: number
+  quantization: Record<string, number>
+  relativeError: number
+}
+
+/** Work on another thread. */
+export interface NativeJob<T> {
+  promise: Promise<T>
   /** The promise then rejects with ERR_ABORTED. */
   cancel(): void
 }
 
+/** Counts bytes of the file that is read or written. */
+export type NativeProgress = (loaded: number, total: number) => void
+
 export interface Binding {
-  /** `onProgress` counts bytes of the file; `onEvents` gets all that happened in one step. */
+  /** `onEvents` gets all that happened in one step. */
   loadModel(
     options: NativeLoadOptions,
-    onProgress: ((loaded: number, total: number) => void) | undefined,
+    onProgress: NativeProgress | undefined,
     onEvents: (events: NativeEvent[]) => void,
-  ): NativeLoading
+  ): NativeJob<NativeModel>
   loadTokenizer(path: string): Promise<NativeTokenizer>
   inspect(path: string): Promise<NativeInspection>
   /** Writes the packed image of the GGUF file `input`; `output` appears when it is complete. */
-  pack(
+  pack(input: string, output: string, onProgress: NativeProgress | undefined): NativeJob<void>
+  /** Writes the model `input` as a GGUF file; `output` appears when it is complete. */
+  quantize(
     input: string,
     output: string,
-    onProgress?: (loaded: number, total: number) => void,
-  ): Promise<void>
+    options: NativeQuantizeOptions,
+    onProgress: NativeProgress | undefined,
+  ): NativeJob<NativeQuantized>
   /** Kernel tables that this machine can run. */
   isaTables(): string[]
 }

@@ -26,6 +26,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadTokenizer", Napi::Function::New<load_tokenizer>(env, "loadTokenizer"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("pack", Napi::Function::New<pack>(env, "pack"));
+  exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("isaTables", Napi::Function::New<isa_tables>(env, "isaTables"));
   return exports;
 }

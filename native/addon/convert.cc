@@ -129,6 +129,16 @@ Napi::Object to_js(Napi::Env env, const ModelConfig& config) {
   return object;
 }
 
+Napi::Object to_js(Napi::Env env, const WrittenModel& written) {
+  const Napi::Object object = Napi::Object::New(env);
+  object.Set("size", double(written.bytes));
+  object.Set("relativeError", written.relative_error);
+  const Napi::Object types = Napi::Object::New(env);
+  for (const auto& [type, count] : written.types) types.Set(lower_case_name(type), double(count));
+  object.Set("quantization", types);
+  return object;
+}
+
 std::vector<int32_t> to_tokens(const Napi::Value& value) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
     throw Error(ErrorCode::kInvalidArg, "tokens must be an Int32Array");
@@ -202,6 +212,14 @@ OpenOptions to_open_options(const Napi::Object& js) {
   options.max_batch_tokens = std::max(1, integer<int32_t>(js, "maxBatchTokens"));
   options.max_queue = std::max(0, integer<int32_t>(js, "maxQueue"));
   options.gpu_layers = integer<int32_t>(js, "gpuLayers");
+  return options;
+}
+
+QuantizeOptions to_quantize_options(const Napi::Object& js) {
+  QuantizeOptions options;
+  options.type = text(js, "type");
+  options.threads = integer<int32_t>(js, "threads");
+  options.sliding_window = integer<int64_t>(js, "slidingWindow");
   return options;
 }
 

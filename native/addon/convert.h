@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "engine/event.h"
 #include "engine/open.h"
+#include "engine/quantize_model.h"
 #include "engine/sequence.h"
 
 namespace maestrale {
@@ -22,11 +23,13 @@ Napi::Error to_js(Napi::Env env, const Error& error);
 Napi::Object to_js(Napi::Env env, const Event& event, Napi::Value values);
 Napi::Value to_js(Napi::Env env, std::span<const int32_t> tokens);
 Napi::Object to_js(Napi::Env env, const ModelConfig& config);
+Napi::Object to_js(Napi::Env env, const WrittenModel& written);
 
 std::vector<int32_t> to_tokens(const Napi::Value& value);  // Int32Array
 std::vector<Segment> to_segments(const Napi::Value& value);
 Request to_request(const Napi::Object& request);
 OpenOptions to_open_options(const Napi::Object& options);
+QuantizeOptions to_quantize_options(const Napi::Object& options);
 
 // Runs `body` and turns its exceptions into JavaScript's.
 template <class Body>

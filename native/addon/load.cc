@@ -13,6 +13,7 @@
 #include "addon/tokenizer_wrap.h"
 #include "engine/open.h"
 #include "engine/packed_file.h"
+#include "engine/quantize_model.h"
 
 namespace maestrale {
 namespace {
@@ -102,8 +103,32 @@ class PackJob final : public ProgressJob {
   const std::string in_, out_;
 };
 
+class QuantizeJob final : public ProgressJob {
+ public:
+  QuantizeJob(std::string in, std::string out, QuantizeOptions options, const Napi::Value& on_progress)
+      : ProgressJob(on_progress), in_(std::move(in)), out_(std::move(out)), options_(std::move(options)) {}
+  void work() override { written_ = quantize_model(in_, out_, options_, callbacks()); }
+  Napi::Value result(Napi::Env env) override { return to_js(env, written_); }
+
+ private:
+  const std::string in_, out_;
+  const QuantizeOptions options_;
+  WrittenModel written_;
+};
+
 Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
   return env.GetInstanceData<Background>()->start(env, std::move(job));
+}
+
+// { promise, cancel() }: NativeJob of lib/native/binding.ts.
+Napi::Object start_cancellable(Napi::Env env, const std::shared_ptr<Job>& job) {
+  const Napi::Object started = Napi::Object::New(env);
+  started.Set("promise", start(env, job));
+  const std::weak_ptr<Job> weak = job;
+  started.Set("cancel", Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
+                if (const auto running = weak.lock()) running->cancelled = true;
+              }));
+  return started;
 }
 
 }  // namespace
@@ -111,15 +136,9 @@ Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&] {
-    const auto job = std::make_shared<LoadModelJob>(env, to_open_options(info[0].As<Napi::Object>()), info[1],
-                                                    info[2].As<Napi::Function>());
-    const Napi::Object loading = Napi::Object::New(env);
-    loading.Set("promise", start(env, job));
-    const std::weak_ptr<LoadModelJob> weak = job;
-    loading.Set("cancel", Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
-                  if (const auto running = weak.lock()) running->cancelled = true;
-                }));
-    return loading;
+    return start_cancellable(
+        env, std::make_shared<LoadModelJob>(env, to_open_options(info[0].As<Napi::Object>()), info[1],
+                                            info[2].As<Napi::Function>()));
   });
 }
 
@@ -137,8 +156,16 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 
 Napi::Value pack(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    return start(info.Env(), std::make_shared<PackJob>(info[0].ToString().Utf8Value(),
-                                                       info[1].ToString().Utf8Value(), info[2]));
+    return start_cancellable(info.Env(), std::make_shared<PackJob>(info[0].ToString().Utf8Value(),
+                                                                   info[1].ToString().Utf8Value(), info[2]));
+  });
+}
+
+Napi::Value quantize(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return start_cancellable(info.Env(), std::make_shared<QuantizeJob>(
+                                             info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(),
+                                             to_quantize_options(info[2].As<Napi::Object>()), info[3]));
   });
 }
 

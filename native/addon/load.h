@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// loadModel, loadTokenizer, inspect and pack: what opens a file, on threads of its own.
+// loadModel, loadTokenizer, inspect, pack and quantize: what opens a file, on threads of its own.
 #pragma once
 
 #include <napi.h>
@@ -10,5 +10,6 @@ Napi::Value load_model(const Napi::CallbackInfo& info);      // (options, onProg
 Napi::Value load_tokenizer(const Napi::CallbackInfo& info);  // (path)
 Napi::Value inspect(const Napi::CallbackInfo& info);         // (path)
 Napi::Value pack(const Napi::CallbackInfo& info);            // (in, out, onProgress)
+Napi::Value quantize(const Napi::CallbackInfo& info);        // (in, out, options, onProgress)
 
 }  // namespace maestrale

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -51,6 +53,25 @@ class ThreadPool {
       piece(i);
   }
   static constexpr int kTickets = 4;
+
+  // A region of its own in which body(begin, end) is called over [0, n) in pieces of `grain`. What `body`
+  // throws first is thrown here, after all pieces have been called.
+  template <class Body>
+  void share_throwing(int64_t n, int64_t grain, Body&& body) {
+    std::mutex mutex;
+    std::exception_ptr failure;
+    run([&](int worker) {
+      share(0, worker, n, grain, [&](int64_t begin, int64_t end) {
+        try {
+          body(begin, end);
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          if (!failure) failure = std::current_exception();
+        }
+      });
+    });
+    if (failure) std::rethrow_exception(failure);
+  }
 
  private:
   using Entry = void (*)(void* context, int worker);

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <vector>
 
 #include "base/error.h"
@@ -125,9 +123,6 @@ class CpuBackend final : public Backend {
       pool_.share(0, worker, n_rows_, 1, [&](int64_t begin, int64_t) { body(begin); });
     });
   }
-  // body(begin, end) over [0, n) on all threads; the first exception is rethrown here.
-  template <class Body>
-  void share_throwing(int64_t n, int64_t grain, Body&& body);
   bool is_filled() const { return filled_owner_ != nullptr; }
   // Offset in weights() of the next `bytes` bytes.
   uint64_t take_weights(uint64_t bytes);
@@ -150,23 +145,6 @@ class CpuBackend final : public Backend {
   std::vector<const BatchSequence*> row_sequence_;  // (rows)
 };
 
-template <class Body>
-void CpuBackend::share_throwing(int64_t n, int64_t grain, Body&& body) {
-  std::mutex mutex;
-  std::exception_ptr failure;
-  pool_.run([&](int worker) {
-    pool_.share(0, worker, n, grain, [&](int64_t begin, int64_t end) {
-      try {
-        body(begin, end);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
-      }
-    });
-  });
-  if (failure) std::rethrow_exception(failure);
-}
-
 uint64_t CpuBackend::take_weights(uint64_t bytes) {
   if (used_ + bytes > weights().size())
     throw Error(ErrorCode::kInternal, "reserve_weights was given " + std::to_string(weights().size()) +
@@ -183,7 +161,7 @@ Matrix CpuBackend::load_matrix(const MatrixSource& source) {
   const uint64_t at = take_weights(matrix_bytes(source.type, source.rows, source.cols));
   if (is_filled()) return {source.type, source.rows, source.cols, filled_.data() + at};
   std::byte* data = weights_.data() + at;
-  share_throwing(panels, 1, [&](int64_t panel, int64_t) {
+  pool_.share_throwing(panels, 1, [&](int64_t panel, int64_t) {
     const int64_t first = panel * kPanelRows, n = std::min<int64_t>(kPanelRows, source.rows - first);
     thread_local std::vector<std::byte> rows;
     rows.resize(size_t(n) * row);
@@ -198,7 +176,7 @@ Matrix CpuBackend::load_table(const MatrixSource& source) {
   const uint64_t at = take_weights(table_bytes(source.type, source.rows, source.cols));
   if (is_filled()) return {source.type, source.rows, source.cols, filled_.data() + at};
   std::byte* data = weights_.data() + at;
-  share_throwing(source.rows, 256, [&](int64_t begin, int64_t end) {
+  pool_.share_throwing(source.rows, 256, [&](int64_t begin, int64_t end) {
     source.read_rows(begin, end - begin, data + uint64_t(begin) * row);
   });
   return {source.type, source.rows, source.cols, data};

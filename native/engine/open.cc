@@ -2,15 +2,13 @@
 #include "engine/open.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "cpu/cpu_backend.h"
 #include "engine/memory_budget.h"
+#include "engine/model_source.h"
 #include "engine/packed_file.h"
 #include "io/mapped_file.h"
-#include "model/gguf_weights.h"
-#include "model/hf_weights.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
 #ifdef MAESTRALE_CUDA
@@ -58,10 +56,7 @@ FileFacts facts_of(const WeightStore& weights, uint64_t size) {
   facts.size = size;
   for (const ModelTensor& tensor : weights.tensors()) {
     facts.parameters += uint64_t(tensor.rows) * uint64_t(tensor.cols);
-    std::string type(quant_traits(weights.type(tensor)).name);
-    for (char& c : type)
-      if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
-    ++facts.quantization[type];
+    ++facts.quantization[lower_case_name(weights.type(tensor))];
   }
   return facts;
 }
@@ -110,33 +105,26 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
   return opened;
 }
 
-Opened open_file(const OpenOptions& options, const LoadCallbacks& callbacks) {
-  auto mapped = std::make_shared<const MappedFile>(options.path);
-  if (PackedFile::has_magic(*mapped)) return open_packed(std::move(mapped), options, callbacks);
-  const MappedFile& file = *mapped;
-  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
-  Opened opened{config_from_gguf(header), vocab_from_gguf(header), {}, nullptr};
-  load_weights(GgufWeights(file, header, opened.config), file.size(), options, callbacks, opened);
+Opened open_unpacked(const OpenOptions& options, const LoadCallbacks& callbacks) {
+  const std::unique_ptr<const ModelSource> source = open_model_source(options.path);
+  Opened opened{source->config(), source->vocab(), {}, nullptr};
+  load_weights(source->weights(), source->bytes(), options, callbacks, opened);
   return opened;
 }
 
-Opened open_hf(const OpenOptions& options, const LoadCallbacks& callbacks) {
-  const HfConfig config = read_hf_config(options.path);
-  const HfShards shards(options.path);
-  Opened opened{config.model, vocab_from_hf(options.path, config.model.vocab_size), {}, nullptr};
-  load_weights(HfWeights(shards, config), shards.bytes(), options, callbacks, opened);
-  return opened;
-}
-
-bool is_directory(const std::string& path) {
-  std::error_code ignored;  // what cannot be examined is opened as a file, which says why
-  return std::filesystem::is_directory(path, ignored);
+// Opens the file twice when it is no packed one.
+Opened open_any(const OpenOptions& options, const LoadCallbacks& callbacks) {
+  if (!is_model_directory(options.path)) {
+    auto file = std::make_shared<const MappedFile>(options.path);
+    if (PackedFile::has_magic(*file)) return open_packed(std::move(file), options, callbacks);
+  }
+  return open_unpacked(options, callbacks);
 }
 
 }  // namespace
 
 OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
-  Opened parts = is_directory(options.path) ? open_hf(options, callbacks) : open_file(options, callbacks);
+  Opened parts = open_any(options, callbacks);
   OpenedModel opened;
   opened.tokenizer = std::make_shared<const Tokenizer>(std::move(parts.vocab));
   opened.facts = std::move(parts.facts);
@@ -164,7 +152,7 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {
-  if (is_directory(path)) return std::make_shared<const Tokenizer>(vocab_from_hf(path));
+  if (is_model_directory(path)) return std::make_shared<const Tokenizer>(vocab_from_hf(path));
   const auto file = std::make_shared<const MappedFile>(path);
   if (PackedFile::has_magic(*file))
     return std::make_shared<const Tokenizer>(vocab_from_gguf(PackedFile(file).gguf()));

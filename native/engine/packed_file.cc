@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/packed_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "io/atomic_file.h"
 #include "model/gguf_weights.h"
 
 namespace maestrale {
@@ -90,53 +87,6 @@ uint64_t norm_bytes(const ModelTensor& tensor) {
   return tensor.is_norm() ? uint64_t(tensor.cols) * sizeof(float) : 0;
 }
 
-// A file that takes its name when it is complete; until then nobody sees it.
-class AtomicFile {
- public:
-  explicit AtomicFile(const std::string& path)
-      : path_(path), temporary_(path + "." + std::to_string(::getpid()) + ".tmp") {
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ < 0) fail_with("create");
-  }
-  ~AtomicFile() {
-    if (fd_ < 0) return;
-    ::close(fd_);
-    ::unlink(temporary_.c_str());
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(std::span<const std::byte> bytes, const LoadCallbacks& callbacks) {
-    while (!bytes.empty()) {
-      check_cancelled(callbacks);
-      const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{16} << 20));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail_with("write");
-      bytes = bytes.subspan(size_t(n));
-      written_ += uint64_t(n);
-    }
-  }
-  void pad_to(uint64_t offset, const LoadCallbacks& callbacks) {
-    const std::vector<std::byte> zeros(size_t(offset - written_));
-    write(zeros, callbacks);
-  }
-  void commit() {
-    if (::fsync(fd_) != 0) fail_with("write");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with("rename");
-    ::close(std::exchange(fd_, -1));
-  }
-
- private:
-  [[noreturn]] void fail_with(const char* verb) const {
-    throw Error(ErrorCode::kInvalidArg, "cannot " + std::string(verb) + " '" + temporary_ +
-                                            "': " + std::generic_category().message(errno));
-  }
-
-  std::string path_, temporary_;
-  int fd_ = -1;
-  uint64_t written_ = 0;
-};
-
 }  // namespace
 
 bool PackedFile::has_magic(const MappedFile& file) {
@@ -213,13 +163,13 @@ void pack_model(const std::string& in, const std::string& out, const LoadCallbac
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.file_size = end_of(header);
   header.checksum = checksum(header, gguf_bytes, norm_values);
-  AtomicFile target(out);
-  target.write(std::as_bytes(std::span(&header, 1)), callbacks);
-  target.write(gguf_bytes, callbacks);
-  target.pad_to(norms_at(header), callbacks);
-  target.write(norm_values, callbacks);
-  target.pad_to(weights_at(header), callbacks);
-  target.write(panels, callbacks);
+  AtomicFile target(out, [&] { check_cancelled(callbacks); });
+  target.write(std::as_bytes(std::span(&header, 1)));
+  target.write(gguf_bytes);
+  target.pad_to(norms_at(header));
+  target.write(norm_values);
+  target.pad_to(weights_at(header));
+  target.write(panels);
   target.commit();
 }
 

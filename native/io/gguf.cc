@@ -52,7 +52,7 @@ constexpr uint64_t kValueBytes[kValueTypes] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 
 struct RawEntry {
   std::string_view key;
   uint32_t type;
-  uint64_t offset;  // of the value
+  uint64_t offset, end;  // of the value
 };
 
 // ggml's types that this engine does not read, for a message that says more than a number.
@@ -199,8 +199,9 @@ std::vector<RawEntry> check_metadata(ByteReader& reader, uint64_t count,
     const uint32_t type = reader.read<uint32_t>(type_field);
     if (type >= kValueTypes)
       fail_at(type_start, type_field, "is " + std::to_string(type) + ", which is no value type");
-    entries.push_back({key, type, reader.offset()});
+    const uint64_t value_start = reader.offset();
     check_value(reader, type, key, array_elements);
+    entries.push_back({key, type, value_start, reader.offset()});
   }
   return entries;
 }
@@ -398,6 +399,8 @@ GgufFile GgufFile::parse(std::span<const std::byte> file, uint64_t file_size) {
   for (const RawEntry& entry : entries) {
     result.metadata_.emplace_back(entry.key, read_value(ByteReader(file, entry.offset), entry.type));
     result.value_offsets_.push_back(entry.offset);
+    const uint64_t stored = entry.offset - sizeof(uint32_t);
+    result.stored_values_.push_back(file.subspan(size_t(stored), size_t(entry.end - stored)));
   }
   if (const uint64_t parts = result.get_uint("split.count").value_or(1); parts > 1)
     throw Error(ErrorCode::kModelUnsupported,

@@ -45,6 +45,9 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(std::string_view name) const;
   const GgufValue* find(std::string_view key) const;
+  // The bytes of metadata()[i] after its key, as stored: value type (u32) and value. Like views of strings
+  // they point into the header.
+  std::span<const std::byte> stored_value(size_t i) const { return stored_values_[i]; }
   // "'llama.block_count' (byte 217)", for messages about a value; the key alone when it is absent.
   std::string describe(std::string_view key) const;
 
@@ -62,6 +65,7 @@ class GgufFile {
   uint32_t version_ = 0;
   std::vector<std::pair<std::string_view, GgufValue>> metadata_;  // in file order
   std::vector<uint64_t> value_offsets_;                           // byte offset of each value
+  std::vector<std::span<const std::byte>> stored_values_;         // (metadata)
   std::vector<GgufTensor> tensors_;                               // in file order
   std::map<std::string_view, size_t> metadata_index_;
   std::map<std::string_view, size_t> tensor_index_;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace maestrale {
@@ -58,6 +59,14 @@ constexpr const QuantTraits& quant_traits(QuantType type) {
   for (const QuantTraits& traits : kQuantTraits)
     if (traits.type == type) return traits;
   return kQuantTraits[0];  // unreachable: every enumerator is in the table
+}
+
+// "q4_k": the name as JavaScript spells it.
+inline std::string lower_case_name(QuantType type) {
+  std::string name(quant_traits(type).name);
+  for (char& c : name)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  return name;
 }
 
 // The type behind a ggml_type id of a file, or nothing when this engine does not read it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.ggml.* to Vocab, with the defaults that GGUF writers rely on when a key is absent.
+// tokenizer.ggml.* to Vocab, with the defaults that GGUF writers rely on when a key is absent, and back.
 #include "tokenizer/gguf_vocab.h"
 
 #include <optional>
@@ -10,6 +10,7 @@ namespace maestrale {
 namespace {
 
 constexpr std::string_view kTemplateKey = "tokenizer.chat_template";
+constexpr std::string_view kEndOfTurnKey = "tokenizer.ggml.eot_token_id";
 
 int32_t id_or(const GgufFile& file, std::string_view key, int32_t fallback) {
   const std::optional<uint64_t> id = file.get_uint(key);
@@ -65,6 +66,7 @@ Vocab vocab_from_gguf(const GgufFile& file) {
   vocab.pieces.assign(tokens->begin(), tokens->end());
   vocab.bos = id_or(file, "tokenizer.ggml.bos_token_id", 1);
   vocab.eos = id_or(file, "tokenizer.ggml.eos_token_id", 2);
+  if (const int32_t eot = id_or(file, kEndOfTurnKey, vocab.eos); eot != vocab.eos) vocab.other_eos = {eot};
   vocab.unk = id_or(file, "tokenizer.ggml.unknown_token_id", 0);
   vocab.add_bos = file.get_bool("tokenizer.ggml.add_bos_token").value_or(true);
   vocab.add_eos = file.get_bool("tokenizer.ggml.add_eos_token").value_or(false);
@@ -89,6 +91,33 @@ Vocab vocab_from_gguf(const GgufFile& file) {
   read_templates(file, vocab);
   finish_vocab(vocab);
   return vocab;
+}
+
+void write_vocab(const Vocab& vocab, int32_t embedding_rows, GgufMetadata& metadata) {
+  std::vector<std::string> pieces = vocab.pieces;
+  std::vector<float> scores = vocab.scores;
+  std::vector<int32_t> types;
+  for (const PieceType type : vocab.types) types.push_back(int32_t(type));
+  while (int64_t(pieces.size()) < embedding_rows) {
+    pieces.push_back("[PAD" + std::to_string(pieces.size()) + "]");
+    scores.push_back(0.0f);
+    types.push_back(int32_t(PieceType::kUnused));
+  }
+  metadata.set_string("tokenizer.ggml.model", "llama");
+  metadata.set_strings("tokenizer.ggml.tokens", pieces);
+  metadata.set_f32s("tokenizer.ggml.scores", scores);
+  metadata.set_i32s("tokenizer.ggml.token_type", types);
+  metadata.set_u32("tokenizer.ggml.bos_token_id", uint32_t(vocab.bos));
+  metadata.set_u32("tokenizer.ggml.eos_token_id", uint32_t(vocab.eos));
+  metadata.set_u32("tokenizer.ggml.unknown_token_id", uint32_t(vocab.unk));
+  // GGUF has room for one more token that ends a text.
+  if (!vocab.other_eos.empty()) metadata.set_u32(kEndOfTurnKey, uint32_t(vocab.other_eos.front()));
+  metadata.set_bool("tokenizer.ggml.add_bos_token", vocab.add_bos);
+  metadata.set_bool("tokenizer.ggml.add_eos_token", vocab.add_eos);
+  metadata.set_bool("tokenizer.ggml.add_space_prefix", vocab.add_space_prefix);
+  if (!vocab.chat_template.empty()) metadata.set_string(kTemplateKey, vocab.chat_template);
+  for (const auto& [name, text] : vocab.named_chat_templates)
+    metadata.set_string(std::string(kTemplateKey) + "." + name, text);
 }
 
 }  // namespace maestrale

@@ -17,15 +17,19 @@ describe('help', () => {
   test('lists the commands and goes to standard output', () => {
     const { status, stdout, stderr } = maestrale('--help')
     expect([status, stderr]).toEqual([0, ''])
-    for (const command of ['run', 'chat', 'inspect', 'bench']) expect(stdout).toContain(command)
+    for (const command of ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize'])
+      expect(stdout).toContain(command)
   })
 
-  test.each(['run', 'chat', 'inspect', 'bench'])('of %s has examples', (command) => {
-    const { status, stdout, stderr } = maestrale(command, '--help')
-    expect([status, stderr]).toEqual([0, ''])
-    expect(stdout).toContain('Examples:\n')
-    expect(stdout).toContain(`maestrale ${command}`)
-  })
+  test.each(['run', 'chat', 'inspect', 'bench', 'pack', 'quantize'])(
+    'of %s has examples',
+    (command) => {
+      const { status, stdout, stderr } = maestrale(command, '--help')
+      expect([status, stderr]).toEqual([0, ''])
+      expect(stdout).toContain('Examples:\n')
+      expect(stdout).toContain(`maestrale ${command}`)
+    },
+  )
 
   test('--version', () => {
     expect(maestrale('--version').stdout).toBe(`${manifest.version}\n`)

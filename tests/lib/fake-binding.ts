@@ -146,7 +146,10 @@ export class FakeEngine {
     },
     loadTokenizer: async () => this.model,
     inspect: async () => ({ version: 3, fileSize: 0, metadata: [], tensors: [] }),
-    pack: async () => {},
+    pack: () => ({ promise: Promise.resolve(), cancel: () => {} }),
+    quantize: () => {
+      throw new Error('the fake engine writes no files')
+    },
     isaTables: () => ['scalar'],
   }
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// maestrale quantize: a model in any form to a GGUF file whose weights take less room.
+import { type Command, Option } from 'commander'
+
+import { QUANTIZE_TYPES, type QuantizeType, quantizeModel } from '../quantize.js'
+import { MINI, modelPath, number, numberOr } from './options.js'
+import { bytes, interruptible, ProgressBar } from './terminal.js'
+
+const EXAMPLES = `
+Examples:
+  maestrale quantize Mistral-7B-v0.1/ mistral-7b-v0.1.Q4_K_M.gguf --type q4_k_m
+  maestrale quantize model.bf16.gguf model.Q8_0.gguf --type q8_0 --json
+
+The file appears when it is complete; Ctrl-C leaves nothing behind.`
+
+interface QuantizeFlags {
+  type: QuantizeType
+  threads?: number
+  slidingWindow?: number | 'auto' | 'none'
+  json?: boolean
+}
+
+export function addQuantizeCommand(program: Command): void {
+  program
+    .command('quantize')
+    .summary('write a GGUF file of smaller weights')
+    .description(
+      'Writes a model as a GGUF file of other weights, with its metadata, vocabulary, chat template and ' +
+        'sliding window.',
+    )
+    .argument(
+      '<model>',
+      `a GGUF file, a Hugging Face directory, or '${MINI}' for the model that ships with the package`,
+    )
+    .argument('<output>', 'the GGUF file to write')
+    .addOption(
+      new Option('--type <type>', 'storage type of the matrices, or a mix of types')
+        .choices(QUANTIZE_TYPES)
+        .makeOptionMandatory(),
+    )
+    .option('--threads <n>', 'threads that compute (default: all cores)', number)
+    .option(
+      '--sliding-window <n>',
+      "keys a token sees, 'none' for full attention (default: from the model)",
+      numberOr('auto', 'none'),
+    )
+    .option('--json', 'print the result as one JSON object')
+    .addHelpText('after', EXAMPLES)
+    .action(quantize)
+}
+
+async function quantize(model: string, output: string, flags: QuantizeFlags): Promise<void> {
+  const { type, threads, slidingWindow } = flags
+  const bar = new ProgressBar('quantising')
+  const result = await interruptible(async (signal) => {
+    try {
+      return await quantizeModel(modelPath(model), output, {
+        type,
+        signal,
+        onProgress: bar.update,
+        ...(threads === undefined ? {} : { threads }),
+        ...(slidingWindow === undefined
+          ? {}
+          : { slidingWindow: slidingWindow === 'none' ? null : slidingWindow }),
+      })
+    } finally {
+      bar.end()
+    }
+  })
+  const counts = Object.entries(result.quantization).map(([name, count]) => `${count} ${name}`)
+  const error = `relative error ${(100 * result.relativeError).toPrecision(3)} %`
+  process.stdout.write(
+    flags.json
+      ? `${JSON.stringify({ output, type, ...result })}\n`
+      : `${output}: ${bytes(result.size)}, tensors ${counts.join(', ')}; ${error}\n`,
+  )
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/model_source.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "base/error.h"
+#include "io/gguf.h"
+#include "io/mapped_file.h"
+#include "model/gguf_config.h"
+#include "model/gguf_weights.h"
+#include "model/hf_weights.h"
+#include "tokenizer/gguf_vocab.h"
+#include "tokenizer/hf_vocab.h"
+
+namespace maestrale {
+namespace {
+
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code absent;
+  return std::filesystem::equivalent(a, b, absent);
+}
+
+class GgufSource final : public ModelSource {
+ public:
+  explicit GgufSource(const std::string& path)
+      : file_(path), header_(GgufFile::parse(file_.bytes(), file_.size())) {
+    config_ = config_from_gguf(header_);
+    vocab_ = vocab_from_gguf(header_);
+    weights_ = std::make_unique<GgufWeights>(file_, header_, config_);
+  }
+  uint64_t bytes() const override { return file_.size(); }
+  bool contains(const std::string& path) const override { return same_file(path, file_.path()); }
+  GgufMetadata metadata() const override { return GgufMetadata(header_); }
+
+ private:
+  const MappedFile file_;
+  const GgufFile header_;
+};
+
+class HfSource final : public ModelSource {
+ public:
+  explicit HfSource(const std::string& directory) : shards_(directory) {
+    const HfConfig config = read_hf_config(directory);
+    config_ = config.model;
+    vocab_ = vocab_from_hf(directory, config.model.vocab_size);
+    weights_ = std::make_unique<HfWeights>(shards_, config);
+  }
+  uint64_t bytes() const override { return shards_.bytes(); }
+  bool contains(const std::string& path) const override {
+    for (const auto& [name, shard] : shards_.tensors())
+      if (same_file(path, shard->file.path())) return true;
+    return false;
+  }
+  GgufMetadata metadata() const override {
+    if (!vocab_.unusable.empty())
+      throw Error(ErrorCode::kModelUnsupported, "a GGUF file needs a vocabulary: " + vocab_.unusable);
+    GgufMetadata metadata;
+    write_config(config_, metadata);
+    write_vocab(vocab_, config_.vocab_size, metadata);
+    return metadata;
+  }
+
+ private:
+  const HfShards shards_;
+};
+
+}  // namespace
+
+bool is_model_directory(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(path, ignored);
+}
+
+std::unique_ptr<const ModelSource> open_model_source(const std::string& path) {
+  if (is_model_directory(path)) return std::make_unique<HfSource>(path);
+  return std::make_unique<GgufSource>(path);
+}
+
+}  // namespace maestrale

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model on disk, whichever form it has, open for reading: what loading, quantising and merging start from.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "io/gguf_writer.h"
+#include "model/config.h"
+#include "model/weight_store.h"
+#include "tokenizer/vocab.h"
+
+namespace maestrale {
+
+class ModelSource {
+ public:
+  virtual ~ModelSource() = default;
+
+  const ModelConfig& config() const { return config_; }
+  const Vocab& vocab() const { return vocab_; }
+  // Valid as long as this object.
+  const WeightStore& weights() const { return *weights_; }
+  virtual uint64_t bytes() const = 0;  // of all files
+  // Whether `path` is one of the files.
+  virtual bool contains(const std::string& path) const = 0;
+  // What a GGUF file of the model says beside its tensors: all that this one says, or what the model is.
+  // Throws Error{kModelUnsupported} for a model without a vocabulary.
+  virtual GgufMetadata metadata() const = 0;
+
+ protected:
+  ModelConfig config_;
+  Vocab vocab_;
+  std::unique_ptr<const WeightStore> weights_;
+};
+
+// Opens a GGUF file or a Hugging Face directory and reads all but the weights. Throws Error{kModelFormat,
+// kModelUnsupported, kInvalidArg}; packed files are none of the forms.
+std::unique_ptr<const ModelSource> open_model_source(const std::string& path);
+
+// Whether `path` is a directory; what cannot be examined is opened as a file, which says why.
+bool is_model_directory(const std::string& path);
+
+}  // namespace maestrale

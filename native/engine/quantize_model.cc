@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/quantize_model.h"
+
+#include <memory>
+
+#include "base/error.h"
+#include "engine/model_source.h"
+#include "engine/packed_file.h"
+#include "model/gguf_config.h"
+#include "model/quantized_weights.h"
+
+namespace maestrale {
+
+void write_quantization(uint32_t file_type, GgufMetadata& metadata) {
+  metadata.set_u32("general.file_type", file_type);
+  metadata.set_u32("general.quantization_version", 2);  // of the block formats
+  metadata.erase_prefix("quantize.imatrix.");           // how the source was quantised
+}
+
+WrittenModel quantize_model(const std::string& in, const std::string& out, const QuantizeOptions& options,
+                            const LoadCallbacks& callbacks) {
+  const QuantMix& mix = quant_mix(options.type);
+  if (!is_model_directory(in) && PackedFile::has_magic(MappedFile(in)))
+    throw Error(ErrorCode::kInvalidArg, "'" + in + "' is a packed file; quantise the file it was made from");
+  const std::unique_ptr<const ModelSource> source = open_model_source(in);
+  if (source->contains(out))
+    throw Error(ErrorCode::kInvalidArg, "'" + out + "' is a file of the model to be quantised");
+
+  ModelConfig config = source->config();
+  if (options.sliding_window >= 0) config.sliding_window = options.sliding_window;
+  GgufMetadata metadata = source->metadata();
+  write_sliding_window(config, metadata);
+  write_quantization(mix.file_type, metadata);
+  const QuantizedWeights quantized(source->weights(), mix, config);
+  return write_gguf(out, metadata, quantized, source->weights(), options.threads, callbacks);
+}
+
+}  // namespace maestrale
