@@ -12,56 +12,55 @@ namespace {
 constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CUdevice_attribute
 constexpr unsigned kNonBlockingStream = 1;
 
-int attribute(int device, int which) {
+int attribute(const Device& device, int ordinal, int which) {
   int value = 0;
-  MAESTRALE_CU(cuDeviceGetAttribute, &value, which, device);
+  MAESTRALE_CU(device, cuDeviceGetAttribute, &value, which, ordinal);
   return value;
 }
 
 }  // namespace
 
-Device::Device(int ordinal) {
+Device::Device(int ordinal) : driver_(open_driver()) {
   int count = 0;
-  MAESTRALE_CU(cuDeviceGetCount, &count);
+  MAESTRALE_CU(*this, cuDeviceGetCount, &count);
+  const std::string name = "device 'cuda:" + std::to_string(ordinal) + "'";
   if (ordinal >= count)
     throw Error(ErrorCode::kDevice,
-                "device 'cuda:" + std::to_string(ordinal) + "' does not exist: there " +
+                name + " does not exist: there " +
                     (count == 1 ? "is 1 CUDA device" : "are " + std::to_string(count) + " CUDA devices"));
-  MAESTRALE_CU(cuDeviceGet, &device_, ordinal);
-  capability_ = 10 * attribute(device_, kCapabilityMajor) + attribute(device_, kCapabilityMinor);
+  MAESTRALE_CU(*this, cuDeviceGet, &device_, ordinal);
+  capability_ =
+      10 * attribute(*this, device_, kCapabilityMajor) + attribute(*this, device_, kCapabilityMinor);
   if (capability_ < 75)
-    throw Error(ErrorCode::kDevice, "device 'cuda:" + std::to_string(ordinal) + "' has compute capability " +
-                                        std::to_string(capability_ / 10) + "." +
-                                        std::to_string(capability_ % 10) + ", but 7.5 is needed");
-  MAESTRALE_CU(cuDevicePrimaryCtxRetain, &context_, device_);
+    throw Error(ErrorCode::kDevice, name + " has compute capability " + std::to_string(capability_ / 10) +
+                                        "." + std::to_string(capability_ % 10) + ", but 7.5 is needed");
+  MAESTRALE_CU(*this, cuCtxCreate_v2, &context_, 0, device_);
   try {
-    make_current();
-    MAESTRALE_CU(cuStreamCreate, &stream_, kNonBlockingStream);
+    MAESTRALE_CU(*this, cuStreamCreate, &stream_, kNonBlockingStream);
   } catch (...) {
-    driver().cuDevicePrimaryCtxRelease_v2(device_);
+    driver_.cuCtxDestroy_v2(context_);
     throw;
   }
 }
 
 Device::~Device() {
-  driver().cuCtxSetCurrent(context_);
-  driver().cuStreamDestroy_v2(stream_);
-  driver().cuCtxSetCurrent(nullptr);
-  driver().cuDevicePrimaryCtxRelease_v2(device_);
+  driver_.cuCtxSetCurrent(context_);
+  driver_.cuStreamDestroy_v2(stream_);
+  driver_.cuCtxDestroy_v2(context_);
 }
 
 uint64_t Device::free_memory() const {
   size_t free_bytes = 0, total = 0;
   make_current();
-  MAESTRALE_CU(cuMemGetInfo_v2, &free_bytes, &total);
+  MAESTRALE_CU(*this, cuMemGetInfo_v2, &free_bytes, &total);
   return free_bytes;
 }
 
-DeviceBuffer::DeviceBuffer(const Device& device, uint64_t bytes, const char* purpose) {
+DeviceBuffer::DeviceBuffer(const Device& device, uint64_t bytes, const char* purpose)
+    : device_(&device), bytes_(std::max<uint64_t>(bytes, 1)) {
   device.make_current();
-  bytes_ = std::max<uint64_t>(bytes, 1);
   try {
-    MAESTRALE_CU(cuMemAlloc_v2, &address_, size_t(bytes_));
+    MAESTRALE_CU(device, cuMemAlloc_v2, &address_, size_t(bytes_));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
     throw Error(ErrorCode::kOutOfMemory, "the GPU has no room for " + std::to_string(bytes_ >> 20) +
@@ -71,30 +70,55 @@ DeviceBuffer::DeviceBuffer(const Device& device, uint64_t bytes, const char* pur
 }
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
+  std::swap(device_, other.device_);
   std::swap(address_, other.address_);
   std::swap(bytes_, other.bytes_);
   return *this;
 }
 
-// A failure is the device's own, which its next operation reports.
+// A failure is the device's own, which its next operation reports; its memory goes with the context.
 void DeviceBuffer::release() noexcept {
-  if (address_ != 0) driver().cuMemFree_v2(address_);
+  if (address_ == 0) return;
+  device_->driver().cuCtxSetCurrent(device_->context());
+  device_->driver().cuMemFree_v2(address_);
 }
 
-PinnedBuffer::PinnedBuffer(uint64_t bytes) : bytes_(bytes) {
+PinnedBuffer::PinnedBuffer(const Device& device, uint64_t bytes) : device_(&device), bytes_(bytes) {
   void* data = nullptr;
-  MAESTRALE_CU(cuMemAllocHost_v2, &data, size_t(bytes));
+  device.make_current();
+  MAESTRALE_CU(device, cuMemAllocHost_v2, &data, size_t(bytes));
   data_ = static_cast<std::byte*>(data);
 }
 
 PinnedBuffer& PinnedBuffer::operator=(PinnedBuffer&& other) noexcept {
+  std::swap(device_, other.device_);
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   return *this;
 }
 
 void PinnedBuffer::release() noexcept {
-  if (data_ != nullptr) driver().cuMemFreeHost(data_);
+  if (data_ == nullptr) return;
+  device_->driver().cuCtxSetCurrent(device_->context());
+  device_->driver().cuMemFreeHost(data_);
+}
+
+std::byte* Upload::prepare(uint64_t bytes) {
+  if (in_flight_) device_.synchronize();
+  in_flight_ = false;
+  if (host_.bytes() < bytes) {
+    host_ = {};
+    copy_ = {};
+    host_ = PinnedBuffer(device_, bytes + bytes / 2);
+    copy_ = DeviceBuffer(device_, bytes + bytes / 2, purpose_);
+  }
+  return host_.data();
+}
+
+DevicePointer Upload::send(uint64_t bytes) {
+  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, copy_.address(), host_.data(), size_t(bytes), device_.stream());
+  in_flight_ = true;
+  return copy_.address();
 }
 
 }  // namespace maestrale::cuda

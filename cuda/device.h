@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One GPU: its primary context, a stream, memory and the module of kernels. Objects are used by one thread
-// at a time; make_current() binds the context to the calling one.
+// One GPU as one model sees it: a context of the model's own, a stream, memory. A failed kernel spoils its
+// context for good; as nobody shares it, other models and other users of CUDA in the process go on, and
+// loading the model again works. Objects are used by one thread at a time; make_current() binds the context
+// to the calling one.
 #pragma once
 
 #include <cstdint>
@@ -19,20 +21,24 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  void make_current() const { MAESTRALE_CU(cuCtxSetCurrent, context_); }
-  void synchronize() const { MAESTRALE_CU(cuStreamSynchronize, stream_); }
+  const Driver& driver() const { return driver_; }
+  void make_current() const { MAESTRALE_CU(*this, cuCtxSetCurrent, context_); }
+  void synchronize() const { MAESTRALE_CU(*this, cuStreamSynchronize, stream_); }
+  Handle context() const { return context_; }
   Handle stream() const { return stream_; }
   int capability() const { return capability_; }  // 75, 80, 86, ...
   uint64_t free_memory() const;                   // bytes
 
  private:
+  const Driver& driver_;
   int device_ = 0;
   int capability_ = 0;
   Handle context_ = nullptr;
   Handle stream_ = nullptr;
 };
 
-// Memory of the device, freed with the object. Throws Error{kOutOfMemory} that says what it was for.
+// Memory of the device, freed with the object, which the device must outlive. Throws Error{kOutOfMemory} that
+// says what it was for.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
@@ -46,6 +52,7 @@ class DeviceBuffer {
 
  private:
   void release() noexcept;
+  const Device* device_ = nullptr;
   DevicePointer address_ = 0;
   uint64_t bytes_ = 0;
 };
@@ -54,7 +61,7 @@ class DeviceBuffer {
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
-  explicit PinnedBuffer(uint64_t bytes);
+  PinnedBuffer(const Device& device, uint64_t bytes);
   PinnedBuffer(PinnedBuffer&& other) noexcept { *this = static_cast<PinnedBuffer&&>(other); }
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept;
   ~PinnedBuffer() { release(); }
@@ -64,8 +71,29 @@ class PinnedBuffer {
 
  private:
   void release() noexcept;
+  const Device* device_ = nullptr;
   std::byte* data_ = nullptr;
   uint64_t bytes_ = 0;
+};
+
+// Host memory and its copy on the device, as large as it has ever had to be.
+class Upload {
+ public:
+  Upload(const Device& device, const char* purpose) : device_(device), purpose_(purpose) {}
+
+  // Host memory for `bytes` that the stream no longer reads; waits for it if need be.
+  std::byte* prepare(uint64_t bytes);
+  // Copies the first `bytes` of it in the stream; says where they lie on the device.
+  DevicePointer send(uint64_t bytes);
+  // Told when the stream has been waited for.
+  void landed() { in_flight_ = false; }
+
+ private:
+  const Device& device_;
+  const char* purpose_;
+  PinnedBuffer host_;
+  DeviceBuffer copy_;
+  bool in_flight_ = false;
 };
 
 }  // namespace maestrale::cuda

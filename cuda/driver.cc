@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "base/error.h"
@@ -14,12 +16,21 @@ namespace {
 constexpr int kOldestDriver = 11000;  // reads PTX 7.0
 constexpr int kCudaOutOfMemory = 2;
 
+// The results after which a context does nothing any more.
+bool loses_context(int result) {
+  constexpr int kIllegalAddress = 700, kLaunchTimeout = 702, kAssert = 710, kFirstTrap = 714,
+                kLaunchFailed = 719, kEccError = 214, kUnknown = 999;
+  return result == kIllegalAddress || result == kLaunchTimeout || result == kAssert ||
+         (result >= kFirstTrap && result <= kLaunchFailed) || result == kEccError || result == kUnknown;
+}
+
 [[noreturn]] void unavailable(const std::string& reason) {
   throw Error(ErrorCode::kDevice, "CUDA is not available: " + reason);
 }
 
-void* open_library() {
-  if (const char* path = std::getenv("MAESTRALE_CUDA_DRIVER")) {
+void* open_library(const char* path) {
+  if (path != nullptr) {
+    if (*path == 0) unavailable("MAESTRALE_CUDA_DRIVER is empty, which switches it off");
     if (void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL)) return library;
     unavailable(std::string("MAESTRALE_CUDA_DRIVER cannot be opened: ") + dlerror());
   }
@@ -40,8 +51,8 @@ std::string error_name(const Driver& d, int result) {
   return "error " + std::to_string(result);
 }
 
-Driver load() {
-  void* library = open_library();
+Driver load(const char* path) {
+  void* library = open_library(path);
   Driver d{};
 #define MAESTRALE_RESOLVE(name) resolve(library, #name, d.name)
   MAESTRALE_RESOLVE(cuInit);
@@ -49,8 +60,8 @@ Driver load() {
   MAESTRALE_RESOLVE(cuDeviceGetCount);
   MAESTRALE_RESOLVE(cuDeviceGet);
   MAESTRALE_RESOLVE(cuDeviceGetAttribute);
-  MAESTRALE_RESOLVE(cuDevicePrimaryCtxRetain);
-  MAESTRALE_RESOLVE(cuDevicePrimaryCtxRelease_v2);
+  MAESTRALE_RESOLVE(cuCtxCreate_v2);
+  MAESTRALE_RESOLVE(cuCtxDestroy_v2);
   MAESTRALE_RESOLVE(cuCtxSetCurrent);
   MAESTRALE_RESOLVE(cuMemGetInfo_v2);
   MAESTRALE_RESOLVE(cuMemAlloc_v2);
@@ -80,15 +91,21 @@ Driver load() {
 
 }  // namespace
 
-const Driver& driver() {
-  static const Driver loaded = load();  // a failure is tried again by the next caller
-  return loaded;
+const Driver& open_driver() {
+  static std::mutex mutex;
+  static auto* opened = new std::map<std::string, Driver>;  // devices may outlive what is destroyed at exit
+  const char* path = std::getenv("MAESTRALE_CUDA_DRIVER");
+  const std::string name = path == nullptr ? "" : path;
+  const std::lock_guard lock(mutex);
+  const auto found = opened->find(name);
+  return found != opened->end() ? found->second : opened->emplace(name, load(path)).first->second;
 }
 
-void check(int result, const char* call) {
+void check(const Driver& driver, int result, const char* call) {
   if (result == 0) return;
-  throw Error(result == kCudaOutOfMemory ? ErrorCode::kOutOfMemory : ErrorCode::kDevice,
-              std::string(call) + " failed with " + error_name(driver(), result));
+  std::string message = std::string(call) + " failed with " + error_name(driver, result);
+  if (loses_context(result)) message += "; this model is lost with its context on the GPU, load it again";
+  throw Error(result == kCudaOutOfMemory ? ErrorCode::kOutOfMemory : ErrorCode::kDevice, message);
 }
 
 }  // namespace maestrale::cuda

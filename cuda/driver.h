@@ -17,8 +17,8 @@ struct Driver {
   int (*cuDeviceGetCount)(int* count);
   int (*cuDeviceGet)(int* device, int ordinal);
   int (*cuDeviceGetAttribute)(int* value, int attribute, int device);
-  int (*cuDevicePrimaryCtxRetain)(Handle* context, int device);
-  int (*cuDevicePrimaryCtxRelease_v2)(int device);
+  int (*cuCtxCreate_v2)(Handle* context, unsigned flags, int device);
+  int (*cuCtxDestroy_v2)(Handle context);
   int (*cuCtxSetCurrent)(Handle context);
   int (*cuMemGetInfo_v2)(size_t* free_bytes, size_t* total);
   int (*cuMemAlloc_v2)(DevicePointer* address, size_t bytes);
@@ -39,15 +39,17 @@ struct Driver {
   int (*cuGetErrorName)(int result, const char** name);
 };
 
-// The driver of this process: $MAESTRALE_CUDA_DRIVER, else the system's; never unloaded. Throws
-// Error{kDevice} when there is none, when it is older than CUDA 11.0 or finds no device. Thread-safe.
-const Driver& driver();
+// The driver named by $MAESTRALE_CUDA_DRIVER, else the system's; once opened it stays loaded. An empty name
+// switches CUDA off. Throws Error{kDevice} when there is none, when it is older than CUDA 11.0 or finds no
+// device; what fails is tried again by the next caller. Thread-safe.
+const Driver& open_driver();
 
 // Throws Error for a CUresult other than 0: kOutOfMemory for memory, else kDevice, with the call and the
 // driver's name of the error.
-void check(int result, const char* call);
+void check(const Driver& driver, int result, const char* call);
 
 }  // namespace maestrale::cuda
 
-// Calls an entry point of the table and checks its result.
-#define MAESTRALE_CU(name, ...) ::maestrale::cuda::check(::maestrale::cuda::driver().name(__VA_ARGS__), #name)
+// Calls an entry point of the driver of `owner`, anything with a driver(), and checks its result.
+#define MAESTRALE_CU(owner, name, ...) \
+  ::maestrale::cuda::check((owner).driver(), (owner).driver().name(__VA_ARGS__), #name)

@@ -33,20 +33,20 @@ KernelModule::KernelModule(const Device& device)
   void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
   device.make_current();
   try {
-    MAESTRALE_CU(cuModuleLoadDataEx, &module_, ptx_.data(), 2, options, values);
+    MAESTRALE_CU(device, cuModuleLoadDataEx, &module_, ptx_.data(), 2, options, values);
   } catch (const Error& error) {
     if (log[0] == 0) throw;
     throw Error(error.code(), error.message() + ": " + log);
   }
 }
 
-KernelModule::~KernelModule() { driver().cuModuleUnload(module_); }
+KernelModule::~KernelModule() { device_.driver().cuModuleUnload(module_); }
 
 Handle KernelModule::function(const std::string& name, const std::vector<size_t>& argument_bytes) const {
   if (signature(ptx_, name) != argument_bytes)
     throw Error(ErrorCode::kInternal, "the kernel " + name + " takes other arguments than it is given");
   Handle found = nullptr;
-  MAESTRALE_CU(cuModuleGetFunction, &found, module_, name.c_str());
+  MAESTRALE_CU(device_, cuModuleGetFunction, &found, module_, name.c_str());
   return found;
 }
 

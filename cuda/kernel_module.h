@@ -41,17 +41,17 @@ class Kernel {
  public:
   Kernel() = default;
   Kernel(const KernelModule& module, const std::string& name)
-      : function_(module.function(name, {sizeof(Args)...})), stream_(module.device().stream()) {}
+      : function_(module.function(name, {sizeof(Args)...})), device_(&module.device()) {}
 
   void operator()(Grid grid, Args... args) const {
     void* arguments[] = {&args...};
-    MAESTRALE_CU(cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), 1, unsigned(grid.block), 1, 1,
-                 0, stream_, arguments, nullptr);
+    MAESTRALE_CU(*device_, cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), 1,
+                 unsigned(grid.block), 1, 1, 0, device_->stream(), arguments, nullptr);
   }
 
  private:
   Handle function_ = nullptr;
-  Handle stream_ = nullptr;
+  const Device* device_ = nullptr;
 };
 
 }  // namespace maestrale::cuda

@@ -30,7 +30,11 @@ void use_simulator(const char* settings) {
 
 void check_nothing_leaks() {
   const std::string report = simulator<const char*()>("ptxsim_report")();
-  CHECK(report.find("\"leaks\":{\"allocations\":0,\"bytes\":0,\"modules\":0,\"streams\":0,") != report.npos);
+  const std::string none =
+      "\"leaks\":{\"allocations\":0,\"bytes\":0,\"modules\":0,\"streams\":0,\"events\":0,\"graphs\":0,"
+      "\"graphExecs\":0,\"hostAllocations\":0,\"contexts\":0,\"abandoned\":0}";
+  if (report.find(none) == report.npos)
+    fail(__FILE__, __LINE__, "leaks: " + report.substr(report.find("\"leaks")));
 }
 
 std::unique_ptr<Model> load_cuda(const std::string& name, KvType kv = KvType::kF16) {
@@ -117,15 +121,54 @@ TEST("cuda: a failure is an error with the call, and the process goes on") {
                [] { load_cuda("hd128-q4_0"); });
   check_nothing_leaks();
   expect_error("ordinal", ErrorCode::kDevice, "'cuda:7' does not exist", [] { make_cuda_backend(7); });
+}
+
+TEST("cuda: a failed kernel costs its own model, not another one, not the next") {
+  use_simulator("cc=80,quiet");
+  const std::vector<int32_t> tokens = tokens_below(512, 4, 1);
+  const auto other = load_cuda("hd128-q4_0");
+  auto lost = load_cuda("hd128-q4_0");
+  const std::vector<float> want = run_logits(*other, tokens);
   use_simulator("fail_launch=9:719");
-  expect_error("launch", ErrorCode::kDevice, "failed with CUDA_ERROR_LAUNCH_FAILED", [] {
-    const auto model = load_cuda("hd128-q4_0");
-    run_logits(*model, tokens_below(512, 4, 1));
-  });
+  for (const char* when : {"failing", "afterwards"})
+    expect_error(
+        when, ErrorCode::kDevice,
+        "failed with CUDA_ERROR_LAUNCH_FAILED; this model is lost with its context on the GPU, load it again",
+        [&] { run_logits(*lost, tokens); });
+  CHECK(same_bits(run_logits(*other, tokens), want));
+  CHECK(same_bits(run_logits(*load_cuda("hd128-q4_0"), tokens), want));
+  lost.reset();
+  CHECK(same_bits(run_logits(*other, tokens), want));
+}
+
+TEST("cuda: memory that does not suffice is an error with the numbers, and nothing stays allocated") {
+  use_simulator("cc=80,quiet,memory=1m");
+  expect_error("weights", ErrorCode::kOutOfMemory, "MiB of weights; ", [] { load_cuda("hd128-q4_0"); });
+  check_nothing_leaks();
+  use_simulator("memory=8m");
+  expect_error("cache", ErrorCode::kOutOfMemory, "MiB of KV cache; ", [] { load_cuda("hd128-q4_0"); });
+  check_nothing_leaks();
+  // Whichever allocation fails, those before it are given back.
+  use_simulator("memory=8g");
+  for (int nth = 1;; ++nth) {
+    use_simulator(("fail_alloc=" + std::to_string(nth)).c_str());
+    try {
+      load_cuda("hd128-q4_0");
+      CHECK(nth > 20);
+      break;
+    } catch (const Error& error) {
+      CHECK_EQ(int(error.code()), int(ErrorCode::kOutOfMemory));
+      check_nothing_leaks();
+    }
+  }
+  use_simulator("fail_alloc=0");
 }
 
 TEST("cuda: without a driver the reason is given") {
   setenv("MAESTRALE_CUDA_DRIVER", "/no/such/library.so", 1);
   expect_error("no library", ErrorCode::kDevice, "MAESTRALE_CUDA_DRIVER cannot be opened",
+               [] { make_cuda_backend(0); });
+  setenv("MAESTRALE_CUDA_DRIVER", "", 1);
+  expect_error("switched off", ErrorCode::kDevice, "MAESTRALE_CUDA_DRIVER is empty",
                [] { make_cuda_backend(0); });
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Initialisation, devices, the primary context, error names.
+// Initialisation, devices, error names.
 #include <cstring>
 
 #include "driver/driver.h"
@@ -83,7 +83,7 @@ PTXSIM_API cuDeviceGetCount(int* count) {
 }
 
 // All devices are the same one: what is said to one is said to all.
-static int check_device(int device) {
+int maestrale::ptxsim::check_device(int device) {
   return device >= 0 && device < Driver::instance().settings.devices ? kSuccess : kInvalidDevice;
 }
 
@@ -125,85 +125,6 @@ PTXSIM_API cuDeviceGetUuid(void* uuid, int device) {
     std::memcpy(uuid, "ptxsim-device--", 15);
     static_cast<char*>(uuid)[15] = char('0' + device);
     return check_device(device);
-  });
-}
-
-PTXSIM_API cuDevicePrimaryCtxRetain(void** context, int device) {
-  return enter("cuDevicePrimaryCtxRetain", kInit, [&]() -> int {
-    Driver& d = Driver::instance();
-    if (!context) return kInvalidValue;
-    if (const int bad = check_device(device)) return bad;
-    if (d.context_references++ == 0) d.reset_device();
-    *context = primary_context();
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuDevicePrimaryCtxRelease_v2(int device) {
-  return enter("cuDevicePrimaryCtxRelease_v2", kInit, [&]() -> int {
-    Driver& d = Driver::instance();
-    if (const int bad = check_device(device)) return bad;
-    if (d.context_references == 0) return kInvalidContext;
-    if (d.context_references == 1) d.run_until([&] { return d.idle(); });
-    --d.context_references;
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuCtxSetCurrent(void* context) {
-  return enter("cuCtxSetCurrent", kInit, [&]() -> int {
-    if (context && context != primary_context()) return kInvalidContext;
-    current_context() = context;
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuCtxGetCurrent(void** context) {
-  return enter("cuCtxGetCurrent", kInit, [&]() -> int {
-    if (!context) return kInvalidValue;
-    *context = current_context();
-    return kSuccess;
-  });
-}
-
-static std::vector<void*>& context_stack() {
-  thread_local std::vector<void*> stack;
-  return stack;
-}
-
-PTXSIM_API cuCtxPushCurrent_v2(void* context) {
-  return enter("cuCtxPushCurrent_v2", kInit, [&]() -> int {
-    if (context != primary_context()) return kInvalidContext;
-    context_stack().push_back(current_context());
-    current_context() = context;
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuCtxPopCurrent_v2(void** context) {
-  return enter("cuCtxPopCurrent_v2", kInit, [&]() -> int {
-    if (!current_context()) return kInvalidContext;
-    if (context) *context = current_context();
-    current_context() = context_stack().empty() ? nullptr : context_stack().back();
-    if (!context_stack().empty()) context_stack().pop_back();
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuCtxGetDevice(int* device) {
-  return enter("cuCtxGetDevice", kContext, [&]() -> int {
-    if (!device) return kInvalidValue;
-    *device = 0;
-    return kSuccess;
-  });
-}
-
-PTXSIM_API cuCtxSynchronize() {
-  return enter("cuCtxSynchronize", kContext, [&]() -> int {
-    Driver& d = Driver::instance();
-    if (const int bad = d.refuse_in_capture()) return bad;
-    d.run_until([&] { return d.idle(); });
-    return kSuccess;
   });
 }
 

@@ -45,7 +45,7 @@ int instantiate(void** exec, void* graph) {
   Graph* g = graph_of(graph);
   if (!exec || !g) return kInvalidValue;
   if (const int bad = driver().refuse_in_capture()) return bad;
-  GraphExec* e = new GraphExec{*g};
+  GraphExec* e = new GraphExec{*g, current_context()};
   driver().graph_execs.insert(e);
   *exec = e;
   return kSuccess;
@@ -79,7 +79,7 @@ PTXSIM_API cuStreamBeginCapture_v2(void* stream, int mode) {
     Stream* s = driver().stream(stream);
     if (!s) return kInvalidHandle;
     if (mode < 0 || mode > 2) return kInvalidValue;
-    if (s == &driver().legacy) return kCaptureUnsupported;
+    if (s == &s->context->legacy) return kCaptureUnsupported;
     if (s->capture) return kCaptureInvalidated;
     Capture* c = new Capture;
     c->origin = s;

@@ -108,7 +108,7 @@ int launch(void* function, Dim3 grid, Dim3 block, unsigned shared, void* stream,
   Driver& d = driver();
   FunctionState* f = function_of(function);
   Stream* s = d.stream(stream);
-  if (!f || !s) return kInvalidHandle;
+  if (!f || !s || f->module->context != s->context) return kInvalidHandle;
   if (const int bad = check_shape(*f, grid, block, shared)) return bad;
   if (cooperative &&
       grid.count() > uint64_t(max_blocks(*f, int(block.count()), shared)) * uint64_t(d.settings.sms))

@@ -89,7 +89,8 @@ int fill(Stream& s, uint64_t to, T value, size_t count) {
 template <class F>
 int on_legacy(F f) {
   if (const int bad = driver().refuse_in_capture()) return bad;
-  return finish(driver().legacy, f(driver().legacy));
+  Stream& legacy = current_context()->legacy;
+  return finish(legacy, f(legacy));
 }
 template <class F>
 int on_stream(void* handle, F f) {
@@ -114,7 +115,9 @@ PTXSIM_API cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     if (const int bad = driver().refuse_in_capture()) return bad;
     if (driver().settings.fail_alloc > 0 && --driver().settings.fail_alloc == 0) return kOutOfMemory;
     *address = driver().memory->allocate(bytes);
-    return *address ? kSuccess : kOutOfMemory;
+    if (*address == 0) return kOutOfMemory;
+    driver().allocations[*address] = current_context();
+    return kSuccess;
   });
 }
 
@@ -123,6 +126,7 @@ PTXSIM_API cuMemFree_v2(uint64_t address) {
   return enter("cuMemFree_v2", kContext, [&]() -> int {
     if (address == 0) return kSuccess;
     if (const int bad = driver().refuse_in_capture()) return bad;
+    driver().allocations.erase(address);
     return driver().memory->release(address) ? kSuccess : kInvalidValue;
   });
 }
@@ -135,7 +139,7 @@ static int host_alloc(void** p, size_t bytes) {
   if (!*p) return kOutOfMemory;
   std::memset(*p, kPoison, bytes);
   driver().pinned[reinterpret_cast<uintptr_t>(*p)] = bytes;
-  driver().host_allocations.insert(*p);
+  driver().host_allocations[*p] = current_context();
   return kSuccess;
 }
 

@@ -46,13 +46,6 @@ uint64_t place(const Variable& v) {
   return at;
 }
 
-void unload(ModuleState* m) {
-  for (const auto& [name, at] : m->variables) driver().memory->release(at);
-  for (const auto& [name, f] : m->functions) driver().functions.erase(f.get());
-  driver().modules.erase(m);
-  delete m;
-}
-
 int load(void** module, const void* image, const Log& errors) {
   Driver& d = driver();
   if (!module || !image) return kInvalidValue;
@@ -136,7 +129,7 @@ PTXSIM_API cuModuleUnload(void* module) {
     ModuleState* m = module_of(module);
     if (!m) return kInvalidHandle;
     driver().run_until([] { return driver().idle(); });
-    unload(m);
+    driver().unload(m);
     return kSuccess;
   });
 }

@@ -41,7 +41,7 @@ PTXSIM_API cuStreamCreateWithPriority(void** stream, unsigned flags, int) {
 PTXSIM_API cuStreamDestroy_v2(void* stream) {
   return enter("cuStreamDestroy_v2", kContext, [&]() -> int {
     Stream* s = driver().stream(stream);
-    if (!s || s == &driver().legacy) return kInvalidHandle;
+    if (!s || s == &s->context->legacy) return kInvalidHandle;
     if (s->capture) return kCaptureUnsupported;
     driver().run_until([&] { return s->queue.empty(); });
     driver().streams.erase(s);

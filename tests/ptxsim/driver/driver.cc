@@ -2,6 +2,7 @@
 // Queues and captures; what every API call begins with; the report.
 #include "driver/driver.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -128,9 +129,50 @@ void Driver::configure(const std::string& text) {
   }
 }
 
-void Driver::reset_device() {
-  memory = std::make_unique<DeviceMemory>(settings.memory);
-  sticky = kSuccess;
+std::unique_ptr<Context> Driver::open_context() {
+  if (contexts.empty()) memory = std::make_unique<DeviceMemory>(settings.memory);
+  auto context = std::make_unique<Context>();
+  contexts.insert(context.get());
+  return context;
+}
+
+void Driver::close_context(Context& context) {
+  const auto owned = [&](const auto* object) { return object->context == &context; };
+  run_until([&] {
+    return context.legacy.queue.empty() && std::all_of(streams.begin(), streams.end(), [&](const Stream* s) {
+             return !owned(s) || s->queue.empty();
+           });
+  });
+  const auto found = [&] { abandoned += context.sticky == kSuccess; };
+  const auto destroy = [&](auto& objects, auto end) {
+    for (auto at = objects.begin(); at != objects.end();) {
+      const auto object = *at++;
+      if (owned(object)) found(), end(object);
+    }
+  };
+  destroy(modules, [&](ModuleState* m) { unload(m); });
+  destroy(streams, [&](Stream* s) { streams.erase(s), delete s; });
+  destroy(events, [&](EventState* e) { events.erase(e), delete e; });
+  destroy(graph_execs, [&](GraphExec* e) { graph_execs.erase(e), delete e; });
+  destroy(graphs, [&](Graph* g) { graphs.erase(g), graph_owners.erase(g); });
+  std::erase_if(allocations, [&](const auto& entry) {
+    return entry.second == &context && (found(), memory->release(entry.first));
+  });
+  std::erase_if(host_allocations, [&](const auto& entry) {
+    if (entry.second != &context) return false;
+    found();
+    pinned.erase(reinterpret_cast<uintptr_t>(entry.first));
+    std::free(entry.first);
+    return true;
+  });
+  contexts.erase(&context);
+}
+
+void Driver::unload(ModuleState* m) {
+  for (const auto& [name, at] : m->variables) memory->release(at);
+  for (const auto& [name, f] : m->functions) functions.erase(f.get());
+  modules.erase(m);
+  delete m;
 }
 
 double Driver::now_ms() const {
@@ -139,9 +181,9 @@ double Driver::now_ms() const {
 }
 
 Stream* Driver::stream(void* handle) {
-  if (reinterpret_cast<uintptr_t>(handle) <= 2) return &legacy;
+  if (reinterpret_cast<uintptr_t>(handle) <= 2) return &current_context()->legacy;
   Stream* s = static_cast<Stream*>(handle);
-  return streams.count(s) ? s : nullptr;
+  return streams.count(s) && s->context == current_context() ? s : nullptr;
 }
 
 bool Driver::runnable(const Stream& s) const {
@@ -152,12 +194,12 @@ bool Driver::runnable(const Stream& s) const {
   const auto earlier = [&](const Stream& other) {
     return !other.queue.empty() && other.queue.front().sequence < t.sequence;
   };
-  if (&s == &legacy) {
+  if (&s == &s.context->legacy) {
     for (const Stream* other : streams)
-      if (other->blocking && earlier(*other)) return false;
+      if (other->context == s.context && other->blocking && earlier(*other)) return false;
     return true;
   }
-  return !s.blocking || !earlier(legacy);
+  return !s.blocking || !earlier(s.context->legacy);
 }
 
 bool Driver::run_one() {
@@ -166,12 +208,13 @@ bool Driver::run_one() {
   const auto offer = [&](Stream& s) {
     if (runnable(s) && random() % ++ready == 0) chosen = &s;
   };
-  offer(legacy);
+  for (Context* context : contexts) offer(context->legacy);
   for (Stream* s : streams) offer(*s);
   if (!chosen) return false;
   Task& task = chosen->queue.front();
   bool finished = true;
-  if (sticky == kSuccess && task.run) finished = task.run();
+  running = chosen->context;
+  if (running->sticky == kSuccess && task.run) finished = task.run();
   if (finished) chosen->queue.pop_front();
   return true;
 }
@@ -187,7 +230,8 @@ void Driver::run_some() {
 }
 
 bool Driver::idle() const {
-  if (!legacy.queue.empty()) return false;
+  for (const Context* context : contexts)
+    if (!context->legacy.queue.empty()) return false;
   for (const Stream* s : streams)
     if (!s->queue.empty()) return false;
   return true;
@@ -207,9 +251,9 @@ int Driver::enqueue(Stream& s, std::function<void()> work) {
     s.last = {c->graph->nodes.size() - 1};
     return kSuccess;
   }
-  if (&s == &legacy)
+  if (&s == &s.context->legacy)
     for (const Stream* other : streams)
-      if (other->blocking && other->capture) {
+      if (other->context == s.context && other->blocking && other->capture) {
         other->capture->invalidated = true;
         return kCaptureImplicit;
       }
@@ -242,7 +286,7 @@ bool Driver::is_pinned(const void* p, size_t bytes) const {
 }
 
 void Driver::fail(int result, const std::string& text) {
-  sticky = result;
+  running->sticky = result;
   last_fault = text;
   if (!settings.quiet) std::fprintf(stderr, "ptxsim: %s\n", text.c_str());
 }
@@ -271,19 +315,14 @@ std::string Driver::report() const {
          count("modules", modules.size()) + count("streams", streams.size()) +
          count("events", events.size()) + count("graphs", graphs.size()) +
          count("graphExecs", graph_execs.size()) + count("hostAllocations", host_allocations.size()) +
-         count("contexts", size_t(context_references)) + "},\"lastFault\":" + quoted(last_fault) +
-         ",\"output\":" + quoted(output) + "}";
+         count("contexts", contexts.size()) + count("abandoned", abandoned) +
+         "},\"lastFault\":" + quoted(last_fault) + ",\"output\":" + quoted(output) + "}";
   return out;
 }
 
-void*& current_context() {
-  thread_local void* context = nullptr;
+Context*& current_context() {
+  thread_local Context* context = nullptr;
   return context;
-}
-
-void* primary_context() {
-  static char context;
-  return &context;
 }
 
 int& thread_capture_mode() {
@@ -300,11 +339,12 @@ int enter(const char* name, Need need, const std::function<int()>& body) {
     d.trace.emplace_back(name);
     if (need != kNothing && !d.initialized) return kNotInitialized;
     if (need == kContext) {
-      if (!current_context() || d.context_references == 0) return kInvalidContext;
-      if (d.sticky != kSuccess) return d.sticky;
+      if (d.contexts.count(current_context()) == 0) return kInvalidContext;
+      if (const int sticky = current_context()->sticky) return sticky;
     }
     const int result = body();
-    return result == kSuccess && need == kContext && d.sticky != kSuccess ? d.sticky : result;
+    const bool lost = need == kContext && current_context()->sticky != kSuccess;
+    return result == kSuccess && lost ? current_context()->sticky : result;
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   } catch (const std::exception& error) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of the simulated driver: one device, its primary context, modules, streams with their
-// queues, captures and graphs. Asynchronous work waits in queues; it runs when somebody synchronises,
+// The state of the simulated driver: one device, its contexts, modules, streams with their queues,
+// captures and graphs. Asynchronous work waits in queues; it runs when somebody synchronises,
 // in a random order that streams and events permit. One lock guards everything.
 #pragma once
 
@@ -39,7 +39,12 @@ struct Settings {
   bool quiet = false;       // no fault texts on stderr
 };
 
+struct Context;
+// The one that the calling thread works in, or nullptr.
+Context*& current_context();
+
 struct ModuleState {
+  Context* context = current_context();
   Module source;
   std::map<std::string, uint64_t> variables;
   std::map<std::string, uint64_t> variable_bytes;
@@ -70,6 +75,7 @@ struct GraphNode {
 };
 
 struct Graph {
+  Context* context = current_context();
   std::vector<GraphNode> nodes;
 };
 
@@ -83,6 +89,7 @@ struct Capture {
 };
 
 struct Stream {
+  Context* context = current_context();
   bool blocking = true;  // orders itself with the legacy stream
   std::deque<Task> queue;
   Capture* capture = nullptr;
@@ -90,6 +97,7 @@ struct Stream {
 };
 
 struct EventState {
+  Context* context = current_context();
   bool timing = true;
   std::shared_ptr<Completion> completion;  // of the latest record; nullptr: never recorded
   Capture* capture = nullptr;              // recorded while capturing
@@ -98,6 +106,14 @@ struct EventState {
 
 struct GraphExec {
   Graph graph;
+  Context* context = current_context();
+};
+
+// What is made in a context goes with it, and an error in its work stays its own.
+struct Context {
+  Context() { legacy.context = this; }
+  int sticky = kSuccess;
+  Stream legacy;
 };
 
 class Driver {
@@ -107,8 +123,11 @@ class Driver {
   std::recursive_mutex lock;
   Settings settings;
   bool initialized = false;
-  int context_references = 0;
-  int sticky = kSuccess;
+  std::unique_ptr<Context> primary;
+  int primary_references = 0;
+  std::set<Context*> contexts;  // alive: the primary one while it is retained, and created ones
+  Context* running = nullptr;   // whose work is being executed
+  uint64_t abandoned = 0;       // objects that a healthy context still owned when it ended
   std::string last_fault;
   std::mt19937_64 random{1};
   std::unique_ptr<DeviceMemory> memory;
@@ -120,16 +139,19 @@ class Driver {
   std::map<Graph*, std::shared_ptr<Graph>> graph_owners;
   std::set<GraphExec*> graph_execs;
   std::set<Capture*> captures;
-  std::map<uintptr_t, size_t> pinned;  // host memory: begin -> bytes
-  std::set<void*> host_allocations;
-  Stream legacy;
+  std::map<uint64_t, Context*> allocations;  // from cuMemAlloc
+  std::map<uintptr_t, size_t> pinned;        // host memory: begin -> bytes
+  std::map<void*, Context*> host_allocations;
   std::map<std::string, Counters> counters;
   std::map<std::string, uint64_t> calls;
   std::vector<std::string> trace;  // the latest calls
   std::string output;              // of printf
 
   void configure(const std::string& text);  // throws std::invalid_argument
-  void reset_device();
+  std::unique_ptr<Context> open_context();
+  // Ends the work of a context and frees what it owns.
+  void close_context(Context& context);
+  void unload(ModuleState* module);
 
   // The stream of a handle; nullptr when it is none. 0, 1 and 2 are the legacy and per-thread streams.
   Stream* stream(void* handle);
@@ -155,10 +177,9 @@ class Driver {
   uint64_t next_sequence_ = 0;
 };
 
-// The context of the calling thread; any non-null value is the primary context.
-void*& current_context();
-void* primary_context();
 int& thread_capture_mode();
+// kSuccess when there is such a device.
+int check_device(int device);
 
 // Runs `body` as API call `name`: lock, trace, initialisation, context and sticky error checks.
 enum Need : int { kNothing = 0, kInit = 1, kContext = 2 };

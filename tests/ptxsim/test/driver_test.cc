@@ -219,6 +219,38 @@ TEST("ptxsim driver: a fault is sticky and named") {
   CHECK(report.find("add, line 20, block (1,0,0), thread (0,0,0): reads 4 bytes") != report.npos);
 }
 
+TEST("ptxsim driver: an error stays in its context, whose memory goes with it") {
+  Device d;
+  const uint64_t p = d.alloc(128);
+  void *own = nullptr, *primary = nullptr;
+  CHECK_EQ(d.cuda.call("cuCtxGetCurrent", &primary), 0);
+  CHECK_EQ(d.cuda.call("cuCtxCreate_v2", &own, 0u, 0), 0);
+  CHECK_EQ(d.launch(p, 1, 32), 400);  // a function of the other context
+  void *module = nullptr, *add = nullptr;
+  CHECK_EQ(d.cuda.call("cuModuleLoadData", &module, kModule), 0);
+  CHECK_EQ(d.cuda.call("cuModuleGetFunction", &add, module, "add"), 0);
+  std::swap(add, d.add);
+  const uint64_t q = d.alloc(64);
+  CHECK_EQ(d.launch(q, 1, 32), 0);
+  CHECK_EQ(d.cuda.call("cuCtxSynchronize"), 700);
+  CHECK_EQ(d.cuda.call("cuMemFree_v2", q), 700);
+  std::swap(add, d.add);
+  CHECK_EQ(d.cuda.call("cuCtxSetCurrent", primary), 0);
+  CHECK_EQ(d.cuda.call("cuMemsetD32_v2", p, 0u, size_t(32)), 0);
+  CHECK_EQ(d.launch(p, 1, 32), 0);
+  CHECK_EQ(d.cuda.call("cuCtxSynchronize"), 0);
+  CHECK_EQ(d.cuda.call("cuCtxDestroy_v2", own), 0);
+  CHECK_EQ(d.cuda.call("cuCtxDestroy_v2", own), 201);
+  CHECK_EQ(d.cuda.call("cuCtxSetCurrent", own), 201);
+  // A healthy context that ends with memory in it has leaked it.
+  CHECK_EQ(d.cuda.call("cuCtxCreate_v2", &own, 0u, 0), 0);
+  d.alloc(32);
+  CHECK_EQ(d.cuda.call("cuCtxDestroy_v2", own), 0);
+  const std::string report = d.cuda.text("ptxsim_report");
+  CHECK(report.find("\"allocations\":1,\"bytes\":128,\"modules\":1,") != report.npos);
+  CHECK(report.find("\"contexts\":1,\"abandoned\":1}") != report.npos);
+}
+
 TEST("ptxsim driver: memory freed while work is queued") {
   Device d;
   const uint64_t p = d.alloc(128);
