@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "cuda/kernels.h"
+#include "cuda/products.h"
 #include "cuda/step.h"
 #include "cuda/weight_memory.h"
 
@@ -44,22 +45,24 @@ class CudaBackend final : public Backend {
     return cuda::WeightMemory::matrix_bytes(type, rows, cols);
   }
   uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols) const override {
-    return cuda::WeightMemory::matrix_bytes(type, rows, cols);
+    return cuda::WeightMemory::table_bytes(type, rows, cols);
   }
   void reserve_weights(uint64_t bytes) override { weights_.reserve(bytes); }
-  Matrix load_matrix(const MatrixSource& source) override { return weights_.load(source); }
-  Matrix load_table(const MatrixSource& source) override { return weights_.load(source); }
+  Matrix load_matrix(const MatrixSource& source) override { return weights_.load_matrix(source); }
+  Matrix load_table(const MatrixSource& source) override { return weights_.load_table(source); }
   Tensor load_vector(std::span<const float> values) override;
 
   // ---- memory ----
   Tensor allocate(int64_t rows, int64_t cols) override {
     buffers_.emplace_back(device_, uint64_t(rows) * uint64_t(cols) * sizeof(float), "activations");
+    products_.expect(rows, cols);
     return {reinterpret_cast<float*>(uintptr_t(buffers_.back().address())), cols};
   }
   void configure_kv(const KvConfig& config) override {
     require_kv(config);
     kv_ = config;
     cache_ = DeviceBuffer(device_, kv_page_bytes(config) * uint64_t(config.max_pages), "KV cache");
+    products_.prepare();
   }
   uint64_t kv_page_bytes(const KvConfig& config) const override {
     return uint64_t(config.n_layers) * uint64_t(head_elements(config)) * uint64_t(config.n_kv_heads) * 2;
@@ -74,6 +77,7 @@ class CudaBackend final : public Backend {
   }
   void embed(const Matrix& table, Tensor out) override {
     if (interrupted()) return;
+    products_.forget(out);
     const int64_t chunks = ceil_div(table.cols, 32);
     kernels_.embed[cuda::type_index(table.type)]({step_.n_rows, ceil_div(chunks, 8), 256},
                                                  address(table.data), step_.tokens, address(out),
@@ -81,15 +85,20 @@ class CudaBackend final : public Backend {
   }
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
     if (interrupted()) return;
-    kernels_.rms_norm({step_.n_rows, 1, 256}, address(x), address(weight), address(out), int(x.cols), eps);
+    products_.rms_norm(step_.n_rows, x, weight, eps, out);
   }
   void matmul(Tensor x, std::span<const Projection> projections) override {
-    for (const Projection& p : projections) multiply(x, *p.weight, p.out, false);
+    if (interrupted()) return;
+    products_.matmul(step_.n_rows, x, projections);
   }
   void matmul_add(Tensor x, const Matrix& weight, Tensor residual) override {
-    multiply(x, weight, residual, true);
+    if (interrupted()) return;
+    products_.matmul_add(step_.n_rows, x, weight, residual);
   }
-  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) override;
+  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) override {
+    if (interrupted()) return;
+    products_.swiglu(step_.n_rows, x, w_gate, w_up, out);
+  }
   void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) override;
   void attention(int32_t layer, Tensor q, Tensor out) override;
   void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) override;
@@ -100,7 +109,6 @@ class CudaBackend final : public Backend {
   static int64_t head_elements(const KvConfig& kv) { return 2 * kPagePositions * kv.head_dim; }
   static void require_kv(const KvConfig& config);
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
-  void multiply(Tensor x, const Matrix& weight, Tensor out, bool add);
 
   cuda::Device device_;
   cuda::KernelModule module_;
@@ -109,12 +117,12 @@ class CudaBackend final : public Backend {
   const std::atomic<bool>* interrupt_ = nullptr;
   KvConfig kv_;
 
-  cuda::WeightMemory weights_{device_};
+  cuda::WeightMemory weights_{device_, kernels_};
+  cuda::Products products_{device_, kernels_};
   std::vector<DeviceBuffer> buffers_;
   DeviceBuffer cache_;
   cuda::Step step_{device_};
   cuda::Upload indices_{device_, "batch"};
-  DeviceBuffer up_;
   PinnedBuffer result_;
 };
 
@@ -136,28 +144,6 @@ Tensor CudaBackend::load_vector(std::span<const float> values) {
   return tensor;
 }
 
-void CudaBackend::multiply(Tensor x, const Matrix& weight, Tensor out, bool add) {
-  if (interrupted()) return;
-  kernels_.matmul[cuda::type_index(weight.type)]({ceil_div(weight.rows, 4), ceil_div(step_.n_rows, 8), 128},
-                                                 address(weight.data), address(x), address(out), step_.n_rows,
-                                                 int(weight.cols), int(weight.rows),
-                                                 cuda::WeightMemory::row_stride(weight), int(add));
-}
-
-void CudaBackend::swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
-  if (interrupted()) return;
-  const int64_t n = step_.n_rows * out.cols;
-  if (const uint64_t bytes = uint64_t(n) * sizeof(float); up_.bytes() < bytes) {
-    device_.synchronize();
-    up_ = {};
-    up_ = DeviceBuffer(device_, bytes, "activations");
-  }
-  multiply(x, w_gate, out, false);
-  multiply(x, w_up, {reinterpret_cast<float*>(uintptr_t(up_.address())), out.cols}, false);
-  if (interrupted()) return;
-  kernels_.silu_multiply({ceil_div(n, 256), 1, 256}, address(out), up_.address(), n);
-}
-
 void CudaBackend::rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) {
   if (interrupted()) return;
   const int heads = int(q.cols) / kv_.head_dim;
@@ -170,6 +156,7 @@ void CudaBackend::rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) {
 
 void CudaBackend::attention(int32_t layer, Tensor q, Tensor out) {
   if (interrupted()) return;
+  products_.forget(out);
   const int heads = int(q.cols) / kv_.head_dim;
   kernels_.attention[size_t(kv_.type)]({step_.n_rows, heads, 32}, address(q), address(out), step_.queries,
                                        step_.pages, cache_.address(), int64_t(kv_page_bytes(kv_) / 2),
@@ -178,6 +165,8 @@ void CudaBackend::attention(int32_t layer, Tensor q, Tensor out) {
 }
 
 void CudaBackend::gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) {
+  products_.settle(step_.n_rows, x);
+  products_.forget(out);
   step_.n_rows = int32_t(rows.size());
   if (interrupted()) return;
   std::memcpy(indices_.prepare(rows.size_bytes()), rows.data(), rows.size_bytes());
@@ -187,6 +176,7 @@ void CudaBackend::gather_rows(Tensor x, std::span<const int32_t> rows, Tensor ou
 }
 
 std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
+  products_.settle(step_.n_rows, x);
   const uint64_t n = uint64_t(n_rows * x.cols), bytes = n * sizeof(float);
   if (result_.bytes() < bytes) {
     result_ = PinnedBuffer();

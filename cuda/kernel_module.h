@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +33,7 @@ class KernelModule {
 
  private:
   const Device& device_;
-  std::string_view ptx_;
+  std::map<std::string, std::vector<size_t>, std::less<>> signatures_;  // sizes of the parameters, by kernel
   Handle module_ = nullptr;
 };
 

@@ -16,7 +16,20 @@ Kernels::Kernels(const KernelModule& module)
     for (char& c : type)
       if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
     embed[i] = {module, "embed_" + type};
-    matmul[i] = {module, "matmul_" + type};
+    if (kQuantTraits[i].items_per_block == 1) {
+      matmul[i] = {module, "matmul_" + type};
+      continue;
+    }
+    repack[i] = {module, "repack_" + type};
+    matmul_row[i] = {module, "matmul_row_" + type};
+    matmul_few[i] = {module, "matmul_few_" + type};
+    matmul_many[i] = {module, "matmul_many_" + type};
+    matmul_tile[i] = {module, "matmul_tile_" + type};
+  }
+  const char* forms[] = {"q256", "q32"};
+  for (size_t i = 0; i < 2; ++i) {
+    quantize[i] = {module, std::string("quantize_") + forms[i]};
+    norm_quantize[i] = {module, std::string("norm_quantize_") + forms[i]};
   }
   const char* kv_types[] = {"f16", "bf16"};
   for (size_t i = 0; i < 2; ++i) {

@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "cuda/kernel_module.h"
+#include "cuda/matmul_args.h"
 
 namespace maestrale::cuda {
 
@@ -22,7 +23,13 @@ struct Kernels {
   using Address = DevicePointer;
   // By position in kQuantTraits.
   std::array<Kernel<Address, Address, Address, int, int64_t>, kQuantTraits.size()> embed;
+  std::array<Kernel<Address, Address, int, int, int64_t>, kQuantTraits.size()> repack;
+  // Of floating types, and of the others by the number of rows: one, kFewRows, kManyRows, more.
   std::array<Kernel<Address, Address, Address, int, int, int, int64_t, int>, kQuantTraits.size()> matmul;
+  std::array<Kernel<MatmulArgs>, kQuantTraits.size()> matmul_row, matmul_few, matmul_many, matmul_tile;
+  // By the form of the activations: a scale for 256 or for 32 columns.
+  std::array<Kernel<Address, Address, int, int>, 2> quantize;
+  std::array<Kernel<Address, Address, Address, int, int, float>, 2> norm_quantize;
   Kernel<Address, Address, Address, int, float> rms_norm;
   Kernel<Address, Address, int64_t> silu_multiply;
   Kernel<Address, Address, Address, int, int> gather_rows;

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "base/error.h"
+#include "cuda/products.h"
+#include "cuda/tile_layout.h"
 
 namespace maestrale::cuda {
 namespace {
@@ -12,31 +14,68 @@ namespace {
 constexpr uint64_t kAlignment = 256;
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
-}  // namespace
-
-uint64_t WeightMemory::matrix_bytes(QuantType type, int64_t rows, int64_t cols) {
-  const uint64_t bytes = uint64_t(rows) * row_bytes(type, uint64_t(cols));
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+uint64_t stripe_bytes(QuantType type, int64_t cols) {
+  return uint64_t(units_of(cols)) * kStripeRows * row_bytes(type, kUnitCols);
 }
 
-Matrix WeightMemory::load(const MatrixSource& source) {
-  const uint64_t row = row_bytes(source.type, uint64_t(source.cols));
-  const uint64_t bytes = matrix_bytes(source.type, source.rows, source.cols);
+}  // namespace
+
+uint64_t WeightMemory::table_bytes(QuantType type, int64_t rows, int64_t cols) {
+  return aligned(uint64_t(rows) * row_bytes(type, uint64_t(cols)));
+}
+
+uint64_t WeightMemory::matrix_bytes(QuantType type, int64_t rows, int64_t cols) {
+  if (!is_quantised(type)) return table_bytes(type, rows, cols);
+  return aligned(uint64_t(ceil_div(rows, kStripeRows)) * stripe_bytes(type, cols));
+}
+
+DevicePointer WeightMemory::take(uint64_t bytes) {
   if (used_ + bytes > memory_.bytes())
     throw Error(ErrorCode::kInternal, "reserve_weights was given " + std::to_string(memory_.bytes()) +
                                           " bytes, at least " + std::to_string(used_ + bytes) +
                                           " are needed");
   const DevicePointer at = memory_.address() + used_;
-  const int64_t rows_at_once = std::clamp<int64_t>(int64_t(kStagingBytes / row), 1, source.rows);
+  used_ += bytes;
+  return at;
+}
+
+template <class Then>
+void WeightMemory::copy_rows(const MatrixSource& source, int64_t rows_at_once, DevicePointer to, int64_t step,
+                             Then then_do) {
+  const uint64_t row = row_bytes(source.type, uint64_t(source.cols));
   const PinnedBuffer staging(device_, uint64_t(rows_at_once) * row);
   for (int64_t first = 0; first < source.rows; first += rows_at_once) {
     const int64_t n = std::min(rows_at_once, source.rows - first);
     source.read_rows(first, n, staging.data());
-    MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, at + uint64_t(first) * row, staging.data(),
+    MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, to + uint64_t(first * step), staging.data(),
                  size_t(uint64_t(n) * row), device_.stream());
+    then_do(first, n);
     device_.synchronize();
   }
-  used_ += bytes;
+}
+
+Matrix WeightMemory::load_table(const MatrixSource& source) {
+  const int64_t row = int64_t(row_bytes(source.type, uint64_t(source.cols)));
+  const DevicePointer at = take(table_bytes(source.type, source.rows, source.cols));
+  const int64_t rows_at_once = std::clamp<int64_t>(int64_t(kStagingBytes) / row, 1, source.rows);
+  copy_rows(source, rows_at_once, at, row, [](int64_t, int64_t) {});
+  return {source.type, source.rows, source.cols, reinterpret_cast<const std::byte*>(uintptr_t(at))};
+}
+
+Matrix WeightMemory::load_matrix(const MatrixSource& source) {
+  if (!is_quantised(source.type)) return load_table(source);
+  const int64_t row = int64_t(row_bytes(source.type, uint64_t(source.cols)));
+  const DevicePointer at = take(matrix_bytes(source.type, source.rows, source.cols));
+  const int64_t stripes = std::max<int64_t>(1, int64_t(kStagingBytes) / (kStripeRows * row));
+  const int64_t rows_at_once = std::min(kStripeRows * stripes, source.rows);
+  const DeviceBuffer stored(device_, uint64_t(rows_at_once * row), "loading weights");
+  copy_rows(source, rows_at_once, stored.address(), 0, [&](int64_t first, int64_t n) {
+    const uint64_t to = at + uint64_t(first / kStripeRows) * stripe_bytes(source.type, source.cols);
+    kernels_.repack[type_index(source.type)]({units_of(source.cols), ceil_div(n, kStripeRows), 128},
+                                             stored.address(), to, int(n), int(source.cols), row);
+  });
   return {source.type, source.rows, source.cols, reinterpret_cast<const std::byte*>(uintptr_t(at))};
 }
 

@@ -1,28 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights of a model on the device: one allocation, filled matrix by matrix. Rows lie there as they are
-// stored.
+// The weights of a model on the device: one allocation, filled matrix by matrix. Tables and matrices of
+// floating types lie there as they are stored, quantised matrices in the stripes of tile_layout.h.
 #pragma once
 
 #include <cstdint>
 
 #include "backend/backend.h"
 #include "cuda/device.h"
+#include "cuda/kernels.h"
 
 namespace maestrale::cuda {
 
 class WeightMemory {
  public:
-  explicit WeightMemory(const Device& device) : device_(device) {}
+  WeightMemory(const Device& device, const Kernels& kernels) : device_(device), kernels_(kernels) {}
 
-  // What load() will take of the reserved bytes.
+  // What load_matrix() and load_table() will take of the reserved bytes.
   static uint64_t matrix_bytes(QuantType type, int64_t rows, int64_t cols);
+  static uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols);
   static int64_t row_stride(const Matrix& m) { return int64_t(row_bytes(m.type, uint64_t(m.cols))); }
 
   void reserve(uint64_t bytes) { memory_ = DeviceBuffer(device_, bytes, "weights"); }
-  Matrix load(const MatrixSource& source);
+  Matrix load_matrix(const MatrixSource& source);
+  Matrix load_table(const MatrixSource& source);
 
  private:
+  DevicePointer take(uint64_t bytes);
+  // Copies the rows of `source` to `to`, some at a time; then_do(first, n) follows each copy in the stream.
+  template <class Then>
+  void copy_rows(const MatrixSource& source, int64_t rows_at_once, DevicePointer to, int64_t step,
+                 Then then_do);
+
   const Device& device_;
+  const Kernels& kernels_;
   DeviceBuffer memory_;
   uint64_t used_ = 0;  // bytes of memory_ handed out
 };

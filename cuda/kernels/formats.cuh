@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The storage types of weights on the device: rows lie there as they are stored (native/quant describes the
-// blocks), without repacking. Format::at(row, chunk, lane) is weight 32 * chunk + lane of a row in the very
-// arithmetic of dequantize(): products and sums are rounded one by one, nothing is contracted.
+// The storage types of weights as files hold them (native/quant describes the blocks). Of weight
+// 32 * chunk + lane of a stored row
+//
+//   Format::code(row, chunk, lane)   is the code, and
+//   Format::at(row, chunk, lane)     the value in the very arithmetic of dequantize(): products and sums are
+//                                    rounded one by one, nothing is contracted.
+//
+// code ^ kFlip is the signed code in two's complement.
 #pragma once
 
 #include <cuda_fp16.h>
 
-namespace maestrale::device {
+#include "warp.cuh"
 
-using Byte = unsigned char;
+namespace maestrale::device {
 
 __device__ inline float half_at(const Byte* p) {
   return __half2float(__ushort_as_half(*reinterpret_cast<const unsigned short*>(p)));
@@ -46,53 +51,80 @@ struct BF16 {
   }
 };
 struct Q4_0 {
+  static constexpr int kBlockBytes = 18, kFlip = 8;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return nibble(row + kBlockBytes * chunk + 2, lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 18 * chunk;
-    return half_at(block) * float(nibble(block + 2, lane) - 8);
+    return half_at(row + kBlockBytes * chunk) * float(code(row, chunk, lane) - 8);
   }
 };
 struct Q4_1 {
+  static constexpr int kBlockBytes = 20, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return nibble(row + kBlockBytes * chunk + 4, lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 20 * chunk;
-    return __fadd_rn(__fmul_rn(half_at(block), float(nibble(block + 4, lane))), half_at(block + 2));
+    const Byte* block = row + kBlockBytes * chunk;
+    return __fadd_rn(__fmul_rn(half_at(block), float(code(row, chunk, lane))), half_at(block + 2));
   }
 };
 struct Q5_0 {
+  static constexpr int kBlockBytes = 22, kFlip = 16;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * chunk;
+    return nibble(block + 6, lane) | fifth_bit(block + 2, lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 22 * chunk;
-    return half_at(block) * float((nibble(block + 6, lane) | fifth_bit(block + 2, lane)) - 16);
+    return half_at(row + kBlockBytes * chunk) * float(code(row, chunk, lane) - 16);
   }
 };
 struct Q5_1 {
+  static constexpr int kBlockBytes = 24, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * chunk;
+    return nibble(block + 8, lane) | fifth_bit(block + 4, lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 24 * chunk;
-    const int q = nibble(block + 8, lane) | fifth_bit(block + 4, lane);
-    return __fadd_rn(__fmul_rn(half_at(block), float(q)), half_at(block + 2));
+    const Byte* block = row + kBlockBytes * chunk;
+    return __fadd_rn(__fmul_rn(half_at(block), float(code(row, chunk, lane))), half_at(block + 2));
   }
 };
 struct Q8_0 {
+  static constexpr int kBlockBytes = 34, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return static_cast<signed char>(row[kBlockBytes * chunk + 2 + lane]);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 34 * chunk;
-    return half_at(block) * float(static_cast<signed char>(block[2 + lane]));
+    return half_at(row + kBlockBytes * chunk) * float(code(row, chunk, lane));
   }
 };
 // In the types of 256 weights a chunk is sub-block s = chunk % 8, of 32 weights.
 struct Q2_K {
+  static constexpr int kBlockBytes = 84, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const int s = chunk & 7;
+    return row[kBlockBytes * (chunk >> 3) + 16 + 32 * (s >> 2) + lane] >> 2 * (s & 3) & 3;
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 84 * (chunk >> 3);
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
     const int s = chunk & 7, scale = block[2 * s + (lane >> 4)];
-    const int q = block[16 + 32 * (s >> 2) + lane] >> 2 * (s & 3) & 3;
-    return scaled(half_at(block + 80), scale & 15, q, half_at(block + 82), scale >> 4);
+    return scaled(half_at(block + 80), scale & 15, code(row, chunk, lane), half_at(block + 82), scale >> 4);
   }
 };
 struct Q3_K {
+  static constexpr int kBlockBytes = 110, kFlip = 4;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
+    const int s = chunk & 7;
+    return (block[32 + 32 * (s >> 2) + lane] >> 2 * (s & 3) & 3) | (block[lane] >> s & 1) << 2;
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 110 * (chunk >> 3);
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
     const Byte* scales = block + 96;
     const int s = chunk & 7, j = 2 * s + (lane >> 4);
     const int low = scales[j & 7] >> (j >> 3) * 4 & 15, high = scales[8 + (j & 3)] >> 2 * (j >> 2) & 3;
-    const int q = (block[32 + 32 * (s >> 2) + lane] >> 2 * (s & 3) & 3) | (block[lane] >> s & 1) << 2;
-    return scaled(half_at(block + 108), (low | high << 4) - 32, q - 4);
+    return scaled(half_at(block + 108), (low | high << 4) - 32, code(row, chunk, lane) - 4);
   }
 };
 // The 6-bit scale and minimum of sub-block s of Q4_K and Q5_K.
@@ -101,44 +133,63 @@ __device__ inline int2 scale_min(const Byte* packed, int s) {
   return {(packed[s + 4] & 15) | packed[s - 4] >> 6 << 4, packed[s + 4] >> 4 | packed[s] >> 6 << 4};
 }
 struct Q4_K {
+  static constexpr int kBlockBytes = 144, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const int s = chunk & 7;
+    return row[kBlockBytes * (chunk >> 3) + 16 + 32 * (s >> 1) + lane] >> (s & 1) * 4 & 15;
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 144 * (chunk >> 3);
-    const int s = chunk & 7, q = block[16 + 32 * (s >> 1) + lane] >> (s & 1) * 4 & 15;
-    const int2 sm = scale_min(block + 4, s);
-    return scaled(half_at(block), sm.x, q, half_at(block + 2), sm.y);
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
+    const int2 sm = scale_min(block + 4, chunk & 7);
+    return scaled(half_at(block), sm.x, code(row, chunk, lane), half_at(block + 2), sm.y);
   }
 };
 struct Q5_K {
-  static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 176 * (chunk >> 3);
+  static constexpr int kBlockBytes = 176, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
     const int s = chunk & 7;
-    const int q = (block[48 + 32 * (s >> 1) + lane] >> (s & 1) * 4 & 15) | (block[16 + lane] >> s & 1) << 4;
-    const int2 sm = scale_min(block + 4, s);
-    return scaled(half_at(block), sm.x, q, half_at(block + 2), sm.y);
+    return (block[48 + 32 * (s >> 1) + lane] >> (s & 1) * 4 & 15) | (block[16 + lane] >> s & 1) << 4;
+  }
+  static __device__ float at(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
+    const int2 sm = scale_min(block + 4, chunk & 7);
+    return scaled(half_at(block), sm.x, code(row, chunk, lane), half_at(block + 2), sm.y);
   }
 };
 struct Q6_K {
-  static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 210 * (chunk >> 3);
+  static constexpr int kBlockBytes = 210, kFlip = 32;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
     const int s = chunk & 7, h = s >> 2, g = s & 3;
     const int low = block[64 * h + 32 * (g & 1) + lane] >> (g >> 1) * 4 & 15;
-    const int q = low | (block[128 + 32 * h + lane] >> 2 * g & 3) << 4;
-    const int scale = static_cast<signed char>(block[192 + 2 * s + (lane >> 4)]);
-    return scaled(half_at(block + 208), scale, q - 32);
+    return low | (block[128 + 32 * h + lane] >> 2 * g & 3) << 4;
+  }
+  static __device__ float at(const Byte* row, int chunk, int lane) {
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
+    const int scale = static_cast<signed char>(block[192 + 2 * (chunk & 7) + (lane >> 4)]);
+    return scaled(half_at(block + 208), scale, code(row, chunk, lane) - 32);
   }
 };
 struct IQ4_NL {
+  static constexpr int kBlockBytes = 18, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return nibble(row + kBlockBytes * chunk + 2, lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 18 * chunk;
-    return half_at(block) * float(kIq4Values[nibble(block + 2, lane)]);
+    return half_at(row + kBlockBytes * chunk) * float(kIq4Values[code(row, chunk, lane)]);
   }
 };
 struct IQ4_XS {
+  static constexpr int kBlockBytes = 136, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return nibble(row + kBlockBytes * (chunk >> 3) + 8 + 16 * (chunk & 7), lane);
+  }
   static __device__ float at(const Byte* row, int chunk, int lane) {
-    const Byte* block = row + 136 * (chunk >> 3);
+    const Byte* block = row + kBlockBytes * (chunk >> 3);
     const int s = chunk & 7, low = block[4 + (s >> 1)] >> (s & 1) * 4 & 15;
     const int high = block[2 + (s >> 2)] >> 2 * (s & 3) & 3;
-    return scaled(half_at(block), (low | high << 4) - 32, kIq4Values[nibble(block + 8 + 16 * s, lane)]);
+    return scaled(half_at(block), (low | high << 4) - 32, kIq4Values[code(row, chunk, lane)]);
   }
 };
 

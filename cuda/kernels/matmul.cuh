@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_<type>: out = x * weight^T, or out += x * weight^T where add is not 0; binary32 throughout.
-// Grid (ceil(features / 4), ceil(rows / 8)), block 128: a warp takes one output feature of up to 8 rows of x,
-// so a weight is unpacked once for 8 rows. Lane l sums columns l, l + 32, ... in ascending order, then the
-// lanes are added in a tree: the bits of a row depend on nothing but that row.
+// matmul_<type>, of floating types, rows as they are stored: out = x * weight^T, or out += x * weight^T where
+// add is not 0; binary32 throughout. Grid (ceil(features / 4), ceil(rows / 8)), block 128: a warp takes one
+// output feature of up to 8 rows of x, so a weight is unpacked once for 8 rows. Lane l sums columns l, l +
+// 32, ... in ascending order, then the lanes are added in a tree: the bits of a row depend on nothing but
+// that row.
 #pragma once
 
 #include "formats.cuh"
@@ -10,12 +11,6 @@
 namespace maestrale::device {
 
 constexpr int kMatmulRows = 8;
-
-__device__ inline float warp_sum(float value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffff, value, step);
-  return value;
-}
 
 template <class Format>
 __device__ void matmul(const Byte* weight, const float* x, float* out, int rows, int cols, int features,
@@ -50,4 +45,6 @@ __device__ void matmul(const Byte* weight, const float* x, float* out, int rows,
     maestrale::device::matmul<maestrale::device::Format>(weight, x, out, rows, cols, features, row_bytes, \
                                                          add);                                            \
   }
-MAESTRALE_FOR_FORMATS(MAESTRALE_MATMUL)
+MAESTRALE_MATMUL(F32, f32)
+MAESTRALE_MATMUL(F16, f16)
+MAESTRALE_MATMUL(BF16, bf16)

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic of every product with quantised weights: one unit of 16 rows times activations, by dp4a for
+// one row of activations and by mma for groups of eight. Both are exact in integers and round alike, and a
+// row's result involves its own activations only, so the bits of a row depend neither on the kernel nor on
+// the batch:
+//
+//   256 weights   S = sum_j scale[j] * sum_e code[e] * q[e],  T = sum_j min[j] * sum_e q[e]
+//                 f = fma(fma(-T, dmin_w, S * d_w), d_x, f), a unit after the other
+//   32 weights    f = fma(sum_e code[e] * q[e], d_w * d_x, f),  with minima f = fma(sum_e q[e], m_w * d_x, f)
+//
+// The units of a row are cut into kSegments runs; the sums of the runs are added in order (segment()).
+#pragma once
+
+#include "tiles.cuh"
+
+namespace maestrale::device {
+
+constexpr int kSegments = 8;
+// The first unit of segment s of `units`.
+__device__ inline int segment(int s, int units) { return s * units / kSegments; }
+
+// Where activations come from: codes(g, t), the 16 bytes of the lane's row of group g for tile t (row l / 4),
+// and tail(g, j, part), a part of the tail of row 2 (l % 4) + j of the group.
+template <int kGroups>
+struct GlobalRows {
+  const Byte* records;
+  unsigned row[kGroups],
+      column[kGroups][2];  // offsets; 32 rows of a record every 256 columns are far below 4 GiB
+  // Rows behind the last stand for it: their results are thrown away.
+  __device__ GlobalRows(const Byte* records_of_unit, int rows, int units, int lane)
+      : records(records_of_unit) {
+    const unsigned stride = unsigned(units) * kRecordBytes;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      row[g] = min(8 * g + (lane >> 2), rows - 1) * stride + 16 * (lane & 3);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) column[g][j] = min(8 * g + 2 * (lane & 3) + j, rows - 1) * stride + kTail;
+    }
+  }
+  __device__ uint4 codes(int g, int t) const { return load16(records + row[g] + 64 * t); }
+  __device__ uint4 tail(int g, int j, int part) const { return load16(records + column[g][j] + 16 * part); }
+  __device__ float scale(int g, int j) const {
+    return __ldg(reinterpret_cast<const float*>(records + column[g][j] + 48));
+  }
+};
+
+__device__ inline int dot_mins(int sum, unsigned mins, unsigned first, unsigned second) {
+  return __dp2a_hi(int(second), int(mins), __dp2a_lo(int(first), int(mins), sum));
+}
+// sum_j min[j] * sums[j], from the tail of a record
+template <class Tiled, class Tail>
+__device__ inline int minimum_sum(const unsigned (&mins)[Tiled::kMinWords], Tail&& tail) {
+  int sum = 0;
+  if constexpr (Tiled::kMinWords == 2) {
+    const uint4 s = tail(2);
+    sum = dot_mins(dot_mins(0, mins[0], s.x, s.y), mins[1], s.z, s.w);
+  } else {
+    const uint4 s = tail(0), r = tail(1);
+    sum = dot_mins(dot_mins(0, mins[0], s.x, s.y), mins[1], s.z, s.w);
+    sum = dot_mins(dot_mins(sum, mins[2], r.x, r.y), mins[3], r.z, r.w);
+  }
+  return sum;
+}
+__device__ inline float block_scale(const uint4& half_of_scales, int b) {
+  const unsigned w[4] = {half_of_scales.x, half_of_scales.y, half_of_scales.z, half_of_scales.w};
+  return __uint_as_float(w[b & 3]);
+}
+__device__ inline float block_sum(const uint4& sums, int b) {
+  const unsigned w[4] = {sums.x, sums.y, sums.z, sums.w};
+  return float(static_cast<short>(w[b >> 1] >> 16 * (b & 1)));
+}
+
+// f[half] += rows l / 4 and l / 4 + 8 of the unit times one record of activations; all lanes of a quad get
+// it.
+template <class Tiled>
+__device__ inline void unit_times_row(const Byte* unit, const Byte* record, int lane, float (&f)[2]) {
+  const typename Tiled::Head head(unit, lane >> 2);
+  const auto tail = [&](int part) { return load16(record + kTail + 16 * part); };
+  if constexpr (requires { Tiled::kSub; }) {
+    int sums[2] = {};
+#pragma unroll
+    for (int t = 0; t < kTilesPerUnit; ++t) {
+      Codes a;
+      Tiled::codes(unit, lane, t, a);
+      const uint4 x = load16(record + 64 * t + 16 * (lane & 3));
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+        const int x0 = int(s == 0 ? x.x : x.z), x1 = int(s == 0 ? x.y : x.w);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if constexpr (Tiled::kSub == 32) {
+            sums[h] += head.scale(h, 2 * t + s) * __dp4a(int(a[s][2 + h]), x1, __dp4a(int(a[s][h]), x0, 0));
+          } else {
+            sums[h] += head.scale(h, 4 * t + 2 * s) * __dp4a(int(a[s][h]), x0, 0);
+            sums[h] += head.scale(h, 4 * t + 2 * s + 1) * __dp4a(int(a[s][2 + h]), x1, 0);
+          }
+        }
+      }
+    }
+    const float d = __ldg(reinterpret_cast<const float*>(record + kTail + 48));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = __fmul_rn(float(quad_sum(sums[h])), head.d[h]);
+      if constexpr (Tiled::kMinWords > 0)
+        sum = fmaf(float(minimum_sum<Tiled>(head.mins[h], tail)), -head.dmin[h], sum);
+      f[h] = fmaf(sum, d, f[h]);
+    }
+  } else {
+    const uint4 scales[2] = {tail(0), tail(1)};
+#pragma unroll
+    for (int t = 0; t < kTilesPerUnit; ++t) {
+      Codes a;
+      Tiled::codes(unit, lane, t, a);
+      const uint4 x = load16(record + 64 * t + 16 * (lane & 3));
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+        const int x0 = int(s == 0 ? x.x : x.z), x1 = int(s == 0 ? x.y : x.w), b = 2 * t + s;
+        const float d = block_scale(scales[b >> 2], b);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const int sum = quad_sum(__dp4a(int(a[s][2 + h]), x1, __dp4a(int(a[s][h]), x0, 0)));
+          f[h] = fmaf(float(sum), __fmul_rn(head.d(h, b), d), f[h]);
+          if constexpr (Tiled::kHasM) f[h] = fmaf(block_sum(tail(2), b), __fmul_rn(head.m(h, b), d), f[h]);
+        }
+      }
+    }
+  }
+}
+
+// The same for the first `groups` of kGroups groups of eight rows: f[g][i] += weight row l / 4 + 8 (i / 2)
+// times row 2 (l % 4) + i % 2 of group g.
+template <class Tiled, int kGroups, class Rows>
+__device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int groups, int lane,
+                                         float (&f)[kGroups][4]) {
+  const typename Tiled::Head head(unit, lane >> 2);
+  if constexpr (requires { Tiled::kSub; }) {
+    int sums[kGroups][4] = {};
+#pragma unroll
+    for (int t = 0; t < kTilesPerUnit; ++t) {
+      Codes a;
+      Tiled::codes(unit, lane, t, a);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        if (kGroups > 1 && g >= groups) break;
+        const uint4 x = rows.codes(g, t);
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+          const unsigned x0 = s == 0 ? x.x : x.z, x1 = s == 0 ? x.y : x.w;
+          if constexpr (Tiled::kSub == 32) {
+            int c[4] = {};
+            mma_k32(c, a[s], x0, x1);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[g][i] += head.scale(i >> 1, 2 * t + s) * c[i];
+          } else {
+            int c[4] = {}, e[4] = {};
+            mma_k16(c, a[s][0], a[s][1], x0);
+            mma_k16(e, a[s][2], a[s][3], x1);
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              sums[g][i] +=
+                  head.scale(i >> 1, 4 * t + 2 * s) * c[i] + head.scale(i >> 1, 4 * t + 2 * s + 1) * e[i];
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      if (kGroups > 1 && g >= groups) break;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float sum = __fmul_rn(float(sums[g][i]), head.d[i >> 1]);
+        if constexpr (Tiled::kMinWords > 0) {
+          const auto tail = [&](int part) { return rows.tail(g, i & 1, part); };
+          sum = fmaf(float(minimum_sum<Tiled>(head.mins[i >> 1], tail)), -head.dmin[i >> 1], sum);
+        }
+        f[g][i] = fmaf(sum, rows.scale(g, i & 1), f[g][i]);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int t = 0; t < kTilesPerUnit; ++t) {
+      Codes a;
+      Tiled::codes(unit, lane, t, a);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        if (kGroups > 1 && g >= groups) break;
+        const uint4 x = rows.codes(g, t);
+        const uint4 scales[2] = {rows.tail(g, 0, t >> 1), rows.tail(g, 1, t >> 1)};
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+          int c[4] = {};
+          mma_k32(c, a[s], s == 0 ? x.x : x.z, s == 0 ? x.y : x.w);
+          const int b = 2 * t + s;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float d = block_scale(scales[i & 1], b);
+            f[g][i] = fmaf(float(c[i]), __fmul_rn(head.d(i >> 1, b), d), f[g][i]);
+            if constexpr (Tiled::kHasM)
+              f[g][i] = fmaf(block_sum(rows.tail(g, i & 1, 2), b), __fmul_rn(head.m(i >> 1, b), d), f[g][i]);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace maestrale::device

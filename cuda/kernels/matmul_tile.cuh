@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// matmul_tile_<type>: products of many rows of activations on tensor cores, for prefill.
+// Grid (tiles of 64 rows, blocks of 8 stripes), block 256: a warp takes a stripe, that is 16 outputs of 64
+// rows; weights go from memory to registers, activations through two buffers of shared memory.
+#pragma once
+
+#include "epilogue.cuh"
+#include "tile_copy.cuh"
+
+namespace maestrale::device {
+
+template <class Tiled>
+__device__ void matmul_tile(const MatmulArgs& args) {
+  constexpr int kGroups = kTileRows / 8;
+  __shared__ TileBuffer buffers[2];
+  const Work work = find_work(args, blockIdx.y, kTileStripes);
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, first_row = kTileRows * blockIdx.x;
+  const int stripes = (work.features + 15) / 16, groups = min((args.rows - first_row + 7) / 8, kGroups);
+  const int stripe = min(work.stripe + warp, stripes - 1);  // one too many repeats the last
+  const int products = args.epilogue == Epilogue::kSwiGlu ? 2 : 1;
+  TileCopy copy(buffers, args.records, first_row, args.rows, args.units);
+  for (int m = 0; m < products; ++m) {
+    const Byte* unit = (m == 0 ? work.weight : work.second) + (long long)stripe * args.units * Tiled::kBytes;
+    if (m > 0) __syncthreads();
+    copy.start(0, 0);
+    float f[kGroups][4] = {}, sum[kGroups][4] = {};
+    int ends = 1;  // segment that ends next
+    for (int u = 0; u < args.units; ++u, unit += Tiled::kBytes) {
+      for (; segment(ends, args.units) <= u; ++ends)
+#pragma unroll
+        for (int i = 0; i < 4 * kGroups; ++i) {
+          sum[i >> 2][i & 3] += f[i >> 2][i & 3];
+          f[i >> 2][i & 3] = 0;
+        }
+      const int b = u & 1;
+      copy.finish(b);
+      __syncthreads();
+      if (u + 1 < args.units) copy.start(b ^ 1, u + 1);
+      unit_times_groups<Tiled, kGroups>(unit, SharedRows{buffers[b], lane}, groups, lane, f);
+    }
+#pragma unroll
+    for (int i = 0; i < 4 * kGroups; ++i) sum[i >> 2][i & 3] += f[i >> 2][i & 3];
+    if (work.stripe + warp < stripes)
+#pragma unroll
+      for (int i = 0; i < 4 * kGroups; ++i)
+        store(args, work, m, first_row + 8 * (i >> 2) + 2 * (lane & 3) + (i & 1),
+              16 * stripe + (lane >> 2) + 8 * (i >> 1 & 1), sum[i >> 2][i & 3]);
+  }
+}
+
+}  // namespace maestrale::device
+
+#define MAESTRALE_MATMUL_TILE(Tiled, Stored, name)                                   \
+  extern "C" __global__ void __launch_bounds__(256)                                  \
+      matmul_tile_##name(const __grid_constant__ maestrale::cuda::MatmulArgs args) { \
+    maestrale::device::matmul_tile<maestrale::device::Tiled>(args);                  \
+  }
+MAESTRALE_FOR_TILES(MAESTRALE_MATMUL_TILE)

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/products.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace maestrale::cuda {
+namespace {
+
+int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_t>(t.data)); }
+
+}  // namespace
+
+void Products::prepare() {
+  records_ = {};
+  records_ = DeviceBuffer(device_, uint64_t(max_rows_ * max_units_) * kRecordBytes, "activations");
+}
+
+void Products::rms_norm(int n_rows, Tensor x, Tensor weight, float eps, Tensor out) {
+  settle(n_rows, x);
+  pending_ = {x, weight, out, eps};
+}
+
+void Products::settle(int n_rows, Tensor x) {
+  if (x.data == nullptr || x.data != pending_.out.data) return;
+  const Norm norm = std::exchange(pending_, {});
+  kernels_.rms_norm({n_rows, 1, 256}, address(norm.x), address(norm.weight), address(norm.out), int(x.cols),
+                    norm.eps);
+}
+
+void Products::quantize(int n_rows, Tensor x, Form form) {
+  const int units = int(units_of(x.cols));
+  if (x.data == pending_.out.data)
+    kernels_.norm_quantize[size_t(form)]({n_rows, 1, 512}, address(pending_.x), address(pending_.weight),
+                                         records_.address(), int(x.cols), units, pending_.eps);
+  else
+    kernels_.quantize[size_t(form)]({n_rows, ceil_div(units, 4), 128}, address(x), records_.address(),
+                                    int(x.cols), units);
+}
+
+void Products::multiply(int n_rows, std::span<const Projection> parts, Epilogue epilogue) {
+  MatmulArgs args{};
+  const Matrix& first = *parts[0].weight;
+  int64_t stripes = 0, blocks = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const Matrix& w = *parts[p].weight;
+    forget(parts[p].out);
+    args.part[p] = {reinterpret_cast<const unsigned char*>(w.data), parts[p].out.data, w.rows};
+    if (epilogue == Epilogue::kSwiGlu && p > 0) continue;
+    stripes += ceil_div(w.rows, kStripeRows);
+    blocks += ceil_div(w.rows, kStripeRows * kTileStripes);
+  }
+  args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_.address()));
+  args.rows = n_rows;
+  args.units = int(units_of(first.cols));
+  args.epilogue = epilogue;
+  const size_t type = type_index(first.type);
+  if (n_rows == 1)
+    kernels_.matmul_row[type]({stripes, 1, 256}, args);
+  else if (n_rows <= kFewRows)
+    kernels_.matmul_few[type]({stripes, 1, 256}, args);
+  else if (n_rows <= kManyRows)
+    kernels_.matmul_many[type]({stripes, 1, 256}, args);
+  else
+    kernels_.matmul_tile[type]({ceil_div(n_rows, kTileRows), blocks, 256}, args);
+}
+
+void Products::multiply_floats(int n_rows, Tensor x, const Projection& projection, bool add) {
+  const Matrix& w = *projection.weight;
+  forget(projection.out);
+  kernels_.matmul[type_index(w.type)]({ceil_div(w.rows, 4), ceil_div(n_rows, 8), 128},
+                                      DevicePointer(reinterpret_cast<uintptr_t>(w.data)), address(x),
+                                      address(projection.out), n_rows, int(w.cols), int(w.rows),
+                                      int64_t(row_bytes(w.type, uint64_t(w.cols))), int(add));
+}
+
+void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projections) {
+  const auto quantised = [](const Projection& p) { return is_quantised(p.weight->type); };
+  if (!std::all_of(projections.begin(), projections.end(), quantised)) settle(n_rows, x);
+  std::vector<Projection> left(projections.begin(), projections.end());
+  bool has_form[2] = {};
+  while (!left.empty()) {
+    const QuantType type = left[0].weight->type;
+    const auto others = std::stable_partition(left.begin(), left.end(),
+                                              [&](const Projection& p) { return p.weight->type == type; });
+    if (is_quantised(type)) {
+      const Form form = form_of(type);
+      if (!std::exchange(has_form[size_t(form)], true)) {
+        has_form[size_t(form) ^ 1] = false;  // they share the memory
+        quantize(n_rows, x, form);
+      }
+      multiply(n_rows, {left.data(), size_t(others - left.begin())}, Epilogue::kStore);
+    } else {
+      for (auto p = left.begin(); p != others; ++p) multiply_floats(n_rows, x, *p, false);
+    }
+    left.erase(left.begin(), others);
+  }
+}
+
+void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual) {
+  const Projection projection{&weight, residual};
+  if (!is_quantised(weight.type)) {
+    settle(n_rows, x);
+    return multiply_floats(n_rows, x, projection, true);
+  }
+  quantize(n_rows, x, form_of(weight.type));
+  multiply(n_rows, {&projection, 1}, Epilogue::kAdd);
+}
+
+void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
+  const Projection gate{&w_gate, out};
+  if (is_quantised(w_gate.type) && w_gate.type == w_up.type) {
+    const Projection parts[] = {gate, {&w_up, out}};
+    quantize(n_rows, x, form_of(w_gate.type));
+    return multiply(n_rows, parts, Epilogue::kSwiGlu);
+  }
+  if (const uint64_t bytes = uint64_t(max_rows_ * out.cols) * sizeof(float); up_.bytes() < bytes) {
+    device_.synchronize();
+    up_ = {};
+    up_ = DeviceBuffer(device_, bytes, "activations");
+  }
+  const Projection both[] = {gate, {&w_up, {reinterpret_cast<float*>(uintptr_t(up_.address())), out.cols}}};
+  matmul(n_rows, x, both);
+  const int64_t n = n_rows * out.cols;
+  kernels_.silu_multiply({ceil_div(n, 256), 1, 256}, address(out), up_.address(), n);
+}
+
+}  // namespace maestrale::cuda

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of activations with weights. Quantised weights multiply with activations in eight bits
+// (tile_layout.h); the kernel is chosen by the number of rows, and all give the same bits. Floating types
+// stay in binary32.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "backend/backend.h"
+#include "cuda/device.h"
+#include "cuda/kernels.h"
+#include "cuda/matmul_args.h"
+#include "cuda/tile_layout.h"
+
+namespace maestrale::cuda {
+
+constexpr bool is_quantised(QuantType type) { return quant_traits(type).items_per_block > 1; }
+constexpr int64_t units_of(int64_t cols) { return (cols + kUnitCols - 1) / kUnitCols; }
+
+class Products {
+ public:
+  Products(const Device& device, const Kernels& kernels) : device_(device), kernels_(kernels) {}
+
+  // Tells of a tensor of this shape; prepare() then makes room for the activations of all of them.
+  void expect(int64_t rows, int64_t cols) {
+    max_rows_ = std::max(max_rows_, rows);
+    max_units_ = std::max(max_units_, units_of(cols));
+  }
+  void prepare();
+
+  // out = x / sqrt(mean(x^2) + eps) * weight. Computed with the product that takes `out`, or by settle(out);
+  // `x` must be as it was until then.
+  void rms_norm(int n_rows, Tensor x, Tensor weight, float eps, Tensor out);
+  // Makes sure that x is in memory: for everybody but products.
+  void settle(int n_rows, Tensor x);
+  // Told when `out` is about to be written by others.
+  void forget(Tensor out) {
+    if (out.data == pending_.out.data) pending_ = {};
+  }
+
+  void matmul(int n_rows, Tensor x, std::span<const Projection> projections);
+  void matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual);
+  void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out);
+
+ private:
+  struct Norm {
+    Tensor x, weight, out;
+    float eps = 0;
+  };
+  enum class Form { kQ256, kQ32 };  // a scale for 256 or for 32 columns, by position in Kernels::quantize
+  static Form form_of(QuantType type) {
+    return quant_traits(type).items_per_block == kUnitCols ? Form::kQ256 : Form::kQ32;
+  }
+  void quantize(int n_rows, Tensor x, Form form);
+  // Products of the records with parts of one type.
+  void multiply(int n_rows, std::span<const Projection> parts, Epilogue epilogue);
+  void multiply_floats(int n_rows, Tensor x, const Projection& projection, bool add);
+
+  const Device& device_;
+  const Kernels& kernels_;
+  int64_t max_rows_ = 0, max_units_ = 0;
+  DeviceBuffer records_, up_;
+  Norm pending_;  // out.data is null where there is none
+};
+
+}  // namespace maestrale::cuda

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The simulated GPU as the driver of this process.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "check.h"
+
+namespace maestrale::test {
+
+template <class F>
+F* simulator(const char* name) {
+  static void* library = dlopen(PTXSIM_DRIVER, RTLD_NOW | RTLD_LOCAL);
+  CHECK(library != nullptr);
+  return reinterpret_cast<F*>(dlsym(library, name));
+}
+
+// The simulated driver for the rest of the process, set up as `settings` say.
+inline void use_simulator(const char* settings) {
+  setenv("MAESTRALE_CUDA_DRIVER", PTXSIM_DRIVER, 1);
+  CHECK_EQ(simulator<int(const char*)>("ptxsim_configure")(settings), 0);
+}
+
+inline void check_nothing_leaks() {
+  const std::string report = simulator<const char*()>("ptxsim_report")();
+  const std::string none =
+      "\"leaks\":{\"allocations\":0,\"bytes\":0,\"modules\":0,\"streams\":0,\"events\":0,\"graphs\":0,"
+      "\"graphExecs\":0,\"hostAllocations\":0,\"contexts\":0,\"abandoned\":0}";
+  if (report.find(none) == report.npos)
+    fail(__FILE__, __LINE__, "leaks: " + report.substr(report.find("\"leaks")));
+}
+
+}  // namespace maestrale::test
