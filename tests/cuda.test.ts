@@ -40,7 +40,7 @@ describe.skipIf(!existsSync(driver))('cuda', () => {
   })
 
   test('a lost device fails its requests, not the process', async () => {
-    const { runs } = await run('cuda', 'fail_launch=40:719,quiet')
+    const { runs } = await run('cuda', 'fail_launch=200:719,quiet')
     expect(runs).toEqual(['ERR_DEVICE', 'ERR_DEVICE'])
   })
 
