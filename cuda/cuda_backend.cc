@@ -3,13 +3,14 @@
 #include "cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "cuda/attention.h"
 #include "cuda/kernels.h"
+#include "cuda/kv_cache.h"
 #include "cuda/products.h"
 #include "cuda/step.h"
 #include "cuda/weight_memory.h"
@@ -59,27 +60,25 @@ class CudaBackend final : public Backend {
     return {reinterpret_cast<float*>(uintptr_t(buffers_.back().address())), cols};
   }
   void configure_kv(const KvConfig& config) override {
-    require_kv(config);
-    kv_ = config;
-    cache_ = DeviceBuffer(device_, kv_page_bytes(config) * uint64_t(config.max_pages), "KV cache");
+    cache_ = cuda::KvCache(device_, config);
+    attention_.configure(config);
     products_.prepare();
   }
-  uint64_t kv_page_bytes(const KvConfig& config) const override {
-    return uint64_t(config.n_layers) * uint64_t(head_elements(config)) * uint64_t(config.n_kv_heads) * 2;
-  }
+  uint64_t kv_page_bytes(const KvConfig& config) const override { return cuda::KvCache::page_bytes(config); }
   void set_interrupt(const std::atomic<bool>* flag) override { interrupt_ = flag; }
   void set_rope(std::span<const double> inv_freq) override { step_.set_rope(inv_freq); }
 
   // ---- operations ----
   void begin(const Batch& batch) override {
     device_.make_current();
-    step_.begin(batch, kv_, int64_t(kv_page_bytes(kv_) / 2));
+    step_.begin(batch);
+    attention_.begin(batch);
   }
   void embed(const Matrix& table, Tensor out) override {
     if (interrupted()) return;
     products_.forget(out);
     const int64_t chunks = ceil_div(table.cols, 32);
-    kernels_.embed[cuda::type_index(table.type)]({step_.n_rows, ceil_div(chunks, 8), 256},
+    kernels_.embed[cuda::type_index(table.type)]({.x = step_.n_rows, .y = ceil_div(chunks, 8), .block = 256},
                                                  address(table.data), step_.tokens, address(out),
                                                  int(table.cols), cuda::WeightMemory::row_stride(table));
   }
@@ -105,9 +104,6 @@ class CudaBackend final : public Backend {
   std::span<const float> read(Tensor x, int64_t n_rows) override;
 
  private:
-  // Elements of one KV head of one layer in a page: keys, then values.
-  static int64_t head_elements(const KvConfig& kv) { return 2 * kPagePositions * kv.head_dim; }
-  static void require_kv(const KvConfig& config);
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
 
   cuda::Device device_;
@@ -115,24 +111,16 @@ class CudaBackend final : public Backend {
   cuda::Kernels kernels_;
   std::string name_;
   const std::atomic<bool>* interrupt_ = nullptr;
-  KvConfig kv_;
 
   cuda::WeightMemory weights_{device_, kernels_};
   cuda::Products products_{device_, kernels_};
   std::vector<DeviceBuffer> buffers_;
-  DeviceBuffer cache_;
+  cuda::KvCache cache_;
   cuda::Step step_{device_};
+  cuda::Attention attention_{device_, kernels_};
   cuda::Upload indices_{device_, "batch"};
   PinnedBuffer result_;
 };
-
-void CudaBackend::require_kv(const KvConfig& config) {
-  if (config.type == KvType::kQ8_0)
-    throw Error(ErrorCode::kDevice, "kvCacheType 'q8_0' is not available on CUDA; use 'f16' or 'bf16'");
-  if (config.head_dim > 256 || config.head_dim % 2 != 0)
-    throw Error(ErrorCode::kModelUnsupported, "the head dimension is " + std::to_string(config.head_dim) +
-                                                  ", on CUDA it must be even and at most 256");
-}
 
 Tensor CudaBackend::load_vector(std::span<const float> values) {
   const Tensor tensor = allocate(1, int64_t(values.size()));
@@ -146,22 +134,18 @@ Tensor CudaBackend::load_vector(std::span<const float> values) {
 
 void CudaBackend::rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) {
   if (interrupted()) return;
-  const int heads = int(q.cols) / kv_.head_dim;
-  const DevicePointer cache =
-      cache_.address() + uint64_t(layer) * uint64_t(kv_.n_kv_heads) * uint64_t(head_elements(kv_)) * 2;
-  kernels_.rope_append[size_t(kv_.type)]({step_.n_rows, heads + kv_.n_kv_heads, kv_.head_dim / 2}, address(q),
-                                         address(k), address(v), step_.angles, step_.slots, cache, heads,
-                                         kv_.n_kv_heads);
+  const KvConfig& kv = cache_.config();
+  const int heads = int(q.cols) / kv.head_dim;
+  kernels_.rope_append[size_t(kv.type)](
+      {.x = step_.n_rows, .y = heads + kv.n_kv_heads, .block = kv.head_dim / 2}, address(q), address(k),
+      address(v), step_.angles, step_.slots, cache_.address(), cache_.page_stride(), cache_.layer_at(layer),
+      heads, kv.n_kv_heads);
 }
 
 void CudaBackend::attention(int32_t layer, Tensor q, Tensor out) {
   if (interrupted()) return;
   products_.forget(out);
-  const int heads = int(q.cols) / kv_.head_dim;
-  kernels_.attention[size_t(kv_.type)]({step_.n_rows, heads, 32}, address(q), address(out), step_.queries,
-                                       step_.pages, cache_.address(), int64_t(kv_page_bytes(kv_) / 2),
-                                       layer * kv_.n_kv_heads * head_elements(kv_), heads / kv_.n_kv_heads,
-                                       kv_.head_dim, float(1 / std::sqrt(double(kv_.head_dim))));
+  attention_.run(cache_, layer, address(q), address(out), int32_t(q.cols) / cache_.config().head_dim);
 }
 
 void CudaBackend::gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) {
@@ -171,8 +155,8 @@ void CudaBackend::gather_rows(Tensor x, std::span<const int32_t> rows, Tensor ou
   if (interrupted()) return;
   std::memcpy(indices_.prepare(rows.size_bytes()), rows.data(), rows.size_bytes());
   const DevicePointer indices = indices_.send(rows.size_bytes());
-  kernels_.gather_rows({ceil_div(x.cols, 256), 1, 256}, address(x), indices, address(out), step_.n_rows,
-                       int(x.cols));
+  kernels_.gather_rows({.x = ceil_div(x.cols, 256), .block = 256}, address(x), indices, address(out),
+                       step_.n_rows, int(x.cols));
 }
 
 std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
@@ -185,6 +169,7 @@ std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
   MAESTRALE_CU(device_, cuMemcpyDtoHAsync_v2, result_.data(), address(x), size_t(bytes), device_.stream());
   device_.synchronize();
   step_.landed();
+  attention_.landed();
   indices_.landed();
   return {reinterpret_cast<const float*>(result_.data()), size_t(n)};
 }

@@ -9,7 +9,7 @@
 namespace maestrale::cuda {
 namespace {
 
-constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CUdevice_attribute
+constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76, kMultiprocessors = 16;  // CUdevice_attribute
 constexpr unsigned kNonBlockingStream = 1;
 
 int attribute(const Device& device, int ordinal, int which) {
@@ -34,6 +34,7 @@ Device::Device(int ordinal) : driver_(open_driver()) {
   if (capability_ < 75)
     throw Error(ErrorCode::kDevice, name + " has compute capability " + std::to_string(capability_ / 10) +
                                         "." + std::to_string(capability_ % 10) + ", but 7.5 is needed");
+  multiprocessors_ = attribute(*this, device_, kMultiprocessors);
   MAESTRALE_CU(*this, cuCtxCreate_v2, &context_, 0, device_);
   try {
     MAESTRALE_CU(*this, cuStreamCreate, &stream_, kNonBlockingStream);

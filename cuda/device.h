@@ -27,12 +27,13 @@ class Device {
   Handle context() const { return context_; }
   Handle stream() const { return stream_; }
   int capability() const { return capability_; }  // 75, 80, 86, ...
-  uint64_t free_memory() const;                   // bytes
+  int multiprocessors() const { return multiprocessors_; }
+  uint64_t free_memory() const;  // bytes
 
  private:
   const Driver& driver_;
   int device_ = 0;
-  int capability_ = 0;
+  int capability_ = 0, multiprocessors_ = 0;
   Handle context_ = nullptr;
   Handle stream_ = nullptr;
 };

@@ -16,6 +16,7 @@ namespace maestrale::cuda {
 struct Grid {
   int64_t x = 1, y = 1;
   int block = 1;  // threads
+  int64_t z = 1;
 };
 
 class KernelModule {
@@ -46,7 +47,7 @@ class Kernel {
 
   void operator()(Grid grid, Args... args) const {
     void* arguments[] = {&args...};
-    MAESTRALE_CU(*device_, cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), 1,
+    MAESTRALE_CU(*device_, cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), unsigned(grid.z),
                  unsigned(grid.block), 1, 1, 0, device_->stream(), arguments, nullptr);
   }
 

@@ -10,7 +10,8 @@ size_t type_index(QuantType type) { return size_t(&quant_traits(type) - kQuantTr
 Kernels::Kernels(const KernelModule& module)
     : rms_norm(module, "rms_norm"),
       silu_multiply(module, "silu_multiply"),
-      gather_rows(module, "gather_rows") {
+      gather_rows(module, "gather_rows"),
+      combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
     std::string type(kQuantTraits[i].name);
     for (char& c : type)
@@ -31,10 +32,12 @@ Kernels::Kernels(const KernelModule& module)
     quantize[i] = {module, std::string("quantize_") + forms[i]};
     norm_quantize[i] = {module, std::string("norm_quantize_") + forms[i]};
   }
-  const char* kv_types[] = {"f16", "bf16"};
-  for (size_t i = 0; i < 2; ++i) {
+  const char *kv_types[] = {"f16", "bf16", "q8_0"}, *head_dims[] = {"_32", "_128"}, *rows[] = {"_16", "_64"};
+  for (size_t i = 0; i < 3; ++i) {
     rope_append[i] = {module, std::string("rope_append_") + kv_types[i]};
-    attention[i] = {module, std::string("attention_") + kv_types[i]};
+    for (size_t d = 0; d < 2; ++d)
+      for (size_t r = 0; r < 2; ++r)
+        attention[i][d][r] = {module, std::string("attention_") + kv_types[i] + head_dims[d] + rows[r]};
   }
 }
 

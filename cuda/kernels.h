@@ -10,11 +10,12 @@
 
 namespace maestrale::cuda {
 
-// What a row attends to; lies on the device as cuda/kernels/attention.cuh declares it.
-struct Query {
-  int64_t first, last;  // visible positions, both included
-  int64_t first_page;   // absolute number of the first page of its table
-  int64_t page;         // where its table begins in the array of page ids
+// Queries that share a block; lies on the device as cuda/kernels/attention.cuh declares it.
+struct QueryTile {
+  int32_t first_row, n_rows;
+  int64_t first_position;
+  int32_t first_page;  // absolute number of the first page of the sequence's table
+  int32_t table;       // where the table begins in the array of page ids
 };
 
 struct Kernels {
@@ -33,10 +34,14 @@ struct Kernels {
   Kernel<Address, Address, Address, int, float> rms_norm;
   Kernel<Address, Address, int64_t> silu_multiply;
   Kernel<Address, Address, Address, int, int> gather_rows;
-  // By KvType: kF16, kBF16.
-  std::array<Kernel<Address, Address, Address, Address, Address, Address, int, int>, 2> rope_append;
-  std::array<Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int, float>, 2>
-      attention;
+  // By KvType.
+  std::array<Kernel<Address, Address, Address, Address, Address, Address, int64_t, int64_t, int, int>, 3>
+      rope_append;
+  // By KvType, head_dim (at most 32, 128), matrix rows of a block (16, 64).
+  using AttentionKernel = Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int,
+                                 int64_t, float, Address, int>;
+  std::array<std::array<std::array<AttentionKernel, 2>, 2>, 3> attention;
+  Kernel<Address, Address, Address, int, int64_t, int, int> combine_attention;
 };
 
 // The position of a type in kQuantTraits.

@@ -1,79 +1,358 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention_<type>: causal grouped-query attention over the paged cache (layout: rope.cuh), within the
-// sliding window; one online softmax (Milakov 2018) in binary32 for decoding and prefill alike.
+// attention_<type>_<head_dim>_<rows>: causal grouped-query attention over the paged cache, within the sliding
+// window, in the manner of FlashAttention-2 (Dao 2023); combine_attention: the end of a split one.
 //
-// Grid (rows, heads), block 32: a warp takes one query. It visits the positions in tiles of 32 with absolute
-// borders: first every lane has a key, then every lane has dimensions of the values. The bits of a query
-// therefore depend neither on the batch nor on how the prompt was cut. Tiles outside the window are not read.
+// A block takes a few consecutive queries of one sequence and one KV head. The query heads that share the KV
+// head lie below each other: row m of the block's matrix is query m / group, head m % group, so that one
+// decoding sequence of Mistral's fills 4 of 16 rows and a page is read once for all of them. A warp has 16
+// rows; blocks of one warp are for decoding, of four for prompts.
+//
+// The running softmax goes through the pages that its queries see and no others. It begins anew every kChunk
+// positions, and the chunks are merged in ascending order. Page and chunk borders are absolute positions, and
+// what a query does not see changes none of its bits, so the bits of a query depend neither on its block nor
+// on the batch, nor on whether one block takes all chunks or each has a block of its own (split KV,
+// Flash-Decoding).
+//
+// Grid (tiles, KV heads, chunks or 1), block 32 * warps. head_dim is a multiple of 8 of at most kHeadDim.
 #pragma once
 
 #include <math_constants.h>
 
-#include "matmul.cuh"
-#include "rope.cuh"
+#include "kv_page.cuh"
 
 namespace maestrale::device {
 
-constexpr int kMaxHeadDim = 256;
+constexpr int kChunk = 256;  // positions
 
-// What a row attends to: positions first .. last; its page table is pages[page ..], whose first entry holds
-// position 64 * first_page.
-struct Query {
-  long long first, last, first_page;
-  long long page;
+// Consecutive queries of one sequence.
+struct QueryTile {
+  int first_row, n_rows;     // of q and out; 0 rows: a place without a sequence, whose row gets zeros
+  long long first_position;  // of first_row
+  int first_page, table;     // pages[table] holds positions 64 * first_page ...
 };
 
-template <class T>
-__device__ void attention(const float* q, float* out, const Query* queries, const int* pages, const T* cache,
-                          long long page_elements, long long layer_offset, int group, int head_dim,
-                          float scale) {
-  __shared__ float query[kMaxHeadDim];
-  const int lane = threadIdx.x, head = blockIdx.y;
-  const long long base = ((long long)blockIdx.x * gridDim.y + head) * head_dim;
-  for (int d = lane; d < head_dim; d += 32) query[d] = q[base + d] * scale;
-  __syncwarp();
-  const Query row = queries[blockIdx.x];
-  const T* keys = cache + layer_offset + (long long)(head / group) * 2 * 64 * head_dim;
-  float greatest = -CUDART_INF_F, sum = 0, sums[kMaxHeadDim / 32] = {};
-  for (long long tile = row.first & ~31ll; tile <= row.last; tile += 32) {
-    const T* page = keys + pages[row.page + (tile >> 6) - row.first_page] * page_elements;
-    const T* key = page + ((tile & 63) + lane) * head_dim;
-    const bool visible = tile + lane >= row.first && tile + lane <= row.last;
-    float score = -CUDART_INF_F;
-    if (visible) {
-      score = 0;
-      for (int d = 0; d < head_dim; ++d) score = fmaf(query[d], widen(key[d]), score);
-    }
-    float top = score;
-    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
-    const float next = fmaxf(greatest, top), shrink = expf(greatest - next);
-    const float weight = visible ? expf(score - next) : 0.0f;
-    sum = sum * shrink + warp_sum(weight);
-    greatest = next;
+// What is known of a softmax after some keys: the greatest score, the sum of exp2(score - greatest), and the
+// values summed with these weights.
+__device__ inline float decay(float greatest, float next) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(greatest - (next == -CUDART_INF_F ? 0.0f : next)));
+  return result;
+}
+__device__ inline float merged(float sum, float shrink, float part, float part_shrink) {
+  return fmaf(part, part_shrink, __fmul_rn(sum, shrink));
+}
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(0xffffffff, x, 1);
+  return x + __shfl_xor_sync(0xffffffff, x, 2);
+}
+
+// The state of a warp's 16 rows; a lane has rows lane / 4 + 8 h.
+template <int kHeadDim>
+struct Softmax {
+  float greatest[2], sum[2];
+  float values[kHeadDim / 8][4];
+
+  __device__ void clear() {
 #pragma unroll
-    for (int i = 0; i < kMaxHeadDim / 32; ++i) sums[i] *= shrink;
-    const int begin = int(max(row.first - tile, 0ll)), end = int(min(row.last - tile, 31ll));
-    const T* values = page + (64 + (tile & 63)) * head_dim;
-    for (int j = begin; j <= end; ++j) {
-      const float w = __shfl_sync(0xffffffff, weight, j);
+    for (int h = 0; h < 2; ++h) greatest[h] = -CUDART_INF_F, sum[h] = 0;
 #pragma unroll
-      for (int i = 0; i < kMaxHeadDim / 32; ++i)
-        if (lane + 32 * i < head_dim) sums[i] = fmaf(w, widen(values[j * head_dim + lane + 32 * i]), sums[i]);
+    for (int n = 0; n < kHeadDim / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) values[n][i] = 0;
+  }
+  __device__ void merge(const Softmax& part) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float next = fmaxf(greatest[h], part.greatest[h]);
+      const float shrink = decay(greatest[h], next), part_shrink = decay(part.greatest[h], next);
+      greatest[h] = next;
+      sum[h] = merged(sum[h], shrink, part.sum[h], part_shrink);
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n)
+#pragma unroll
+        for (int i = 2 * h; i < 2 * h + 2; ++i)
+          values[n][i] = merged(values[n][i], shrink, part.values[n][i], part_shrink);
     }
   }
+};
+
+// Partial results of a split: for every (tile, KV head, chunk) `rows` rows of (greatest, sum, values).
+struct Partials {
+  float* data;
+  int rows, chunks;
+  __device__ float* row(int tile, int kv_head, int kv_heads, int chunk, int m, int head_dim) const {
+    const long long block = ((long long)tile * kv_heads + kv_head) * chunks + chunk;
+    return data + (block * rows + m) * (head_dim + 2);
+  }
+};
+
+template <class Kv, int kHeadDim, int kWarps>
+struct Attention {
+  static constexpr int kRows = 16 * kWarps, kThreads = 32 * kWarps;
+  using Tile = __half[kPage][kHeadDim + 8];  // the padding spreads rows over the banks
+
+  QueryTile tile;
+  int group, heads, head_dim, lane, warp;
+  long long window;
+  float scale;  // to exponents of 2
+
+  // Row m of the block's matrix.
+  __device__ int matrix_rows() const { return tile.n_rows * group; }
+  __device__ long long position(int m) const { return tile.first_position + m / group; }
+  __device__ long long at(int m) const {
+    return ((long long)(tile.first_row + m / group) * heads + blockIdx.y * group + m % group) * head_dim;
+  }
+
+  __device__ void load_queries(unsigned (&a)[kHeadDim / 16][4], const float* q) const {
 #pragma unroll
-  for (int i = 0; i < kMaxHeadDim / 32; ++i)
-    if (lane + 32 * i < head_dim) out[base + lane + 32 * i] = sums[i] / sum;
+    for (int k = 0; k < kHeadDim / 16; ++k)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int m = 16 * warp + lane / 4 + 8 * (i & 1), d = 16 * k + 2 * (lane % 4) + 8 * (i >> 1);
+        float2 pair = {0, 0};
+        if (m < matrix_rows() && d < head_dim) pair = *reinterpret_cast<const float2*>(q + at(m) + d);
+        a[k][i] = pack_halves(pair.x, pair.y);
+      }
+  }
+
+  // The first n rows; zeros follow, since weights of 0 multiply them.
+  __device__ void load_tile(Tile& to, const unsigned char* rows, const float* scales, int n) const {
+    constexpr int kVectors = kHeadDim / 8;
+#pragma unroll kCopiesInFlight
+    for (int i = threadIdx.x; i < kPage * kVectors; i += kThreads) {
+      const int row = i / kVectors, d = i % kVectors * 8;
+      Kv::copy8(&to[row][d], rows + (long long)row * head_dim * Kv::kBytes, d, scales + row,
+                row < n && d < head_dim);
+    }
+  }
+
+  // s = q * keys^T: s[j] has positions 8 j ..
+  __device__ void scores(float (&s)[8][4], const unsigned (&a)[kHeadDim / 16][4], const Tile& keys) const {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) s[j][i] = 0;
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k)
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) {
+        unsigned b[4];
+        ldmatrix(b, &keys[8 * j + (lane & 7) + 8 * (lane >> 4)][16 * k + 8 * (lane >> 3 & 1)]);
+        mma(s[j], a[k], b[0], b[1]);
+        mma(s[j + 1], a[k], b[2], b[3]);
+      }
+  }
+
+  // Scores become weights; what was summed before shrinks to the new greatest score. `first` is the position
+  // of the tile.
+  __device__ void weigh(float (&s)[8][4], Softmax<kHeadDim>& state, long long first) const {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int m = 16 * warp + lane / 4 + 8 * h;
+      const long long last = position(m) - first;
+      const int begin = int(max(last - window + 1, 0ll)), end = int(min(last, 63ll));
+      float greatest = -CUDART_INF_F;
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+#pragma unroll
+        for (int i = 2 * h; i < 2 * h + 2; ++i) {
+          const int key = 8 * j + 2 * (lane % 4) + (i & 1);
+          s[j][i] = key >= begin && key <= end ? s[j][i] * scale : -CUDART_INF_F;
+          greatest = fmaxf(greatest, s[j][i]);
+        }
+      const float next = fmaxf(state.greatest[h], quad_max(greatest)),
+                  shrink = decay(state.greatest[h], next);
+      state.greatest[h] = next;
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+#pragma unroll
+        for (int i = 2 * h; i < 2 * h + 2; ++i) {
+          s[j][i] = decay(s[j][i], next);
+          sum += s[j][i];
+        }
+      state.sum[h] = fmaf(state.sum[h], shrink, quad_sum(sum));
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n)
+#pragma unroll
+        for (int i = 2 * h; i < 2 * h + 2; ++i) state.values[n][i] *= shrink;
+    }
+  }
+
+  // values += weights * v
+  __device__ void add_values(const float (&s)[8][4], Softmax<kHeadDim>& state, const Tile& values) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const unsigned a[4] = {pack_halves(s[2 * k][0], s[2 * k][1]), pack_halves(s[2 * k][2], s[2 * k][3]),
+                             pack_halves(s[2 * k + 1][0], s[2 * k + 1][1]),
+                             pack_halves(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; n += 2) {
+        unsigned b[4];
+        ldmatrix_transposed(b, &values[16 * k + (lane & 7) + 8 * (lane >> 3 & 1)][8 * n + 8 * (lane >> 4)]);
+        mma(state.values[n], a, b[0], b[1]);
+        mma(state.values[n + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  // f(m, d, h, i of values[n]) for every element of this lane's rows.
+  template <class F>
+  __device__ void each_pair(const Softmax<kHeadDim>& state, F f) const {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int m = 16 * warp + lane / 4 + 8 * h;
+      if (m >= matrix_rows()) continue;
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+        const int d = 8 * n + 2 * (lane % 4);
+        if (d < head_dim) f(h, m, d, float2{state.values[n][2 * h], state.values[n][2 * h + 1]});
+      }
+    }
+  }
+};
+
+template <class Kv, int kHeadDim, int kWarps>
+__device__ void attention(const float* q, float* out, const QueryTile* tiles, const int* pages,
+                          unsigned char* cache, long long page_bytes, long long layer_at, int group,
+                          int head_dim, long long window, float scale, float* partials, int partial_rows) {
+  using Block = Attention<Kv, kHeadDim, kWarps>;
+  __shared__ __align__(16) typename Block::Tile keys, values;
+  const Block block = {tiles[blockIdx.x],
+                       group,
+                       int(gridDim.y) * group,
+                       head_dim,
+                       int(threadIdx.x & 31),
+                       int(threadIdx.x >> 5),
+                       window,
+                       scale};
+  const QueryTile& tile = block.tile;
+  const bool split = partials != nullptr;
+  if (tile.n_rows == 0) {
+    if (blockIdx.z == 0 && !split)
+      for (int i = threadIdx.x; i < group * head_dim; i += Block::kThreads) out[block.at(0) + i] = 0;
+    return;
+  }
+  const long long last_position = tile.first_position + tile.n_rows - 1;
+  const long long first_page = max(tile.first_position - window + 1, 0ll) / kPage;
+  long long page = first_page, end = last_position / kPage + 1;
+  constexpr int kChunkPages = kChunk / kPage;
+  if (split) {
+    const long long chunk = first_page / kChunkPages + blockIdx.z;
+    page = max(page, chunk * kChunkPages);
+    end = min(end, (chunk + 1) * kChunkPages);
+    if (page >= end) return;
+  }
+  const bool works = 16 * block.warp < block.matrix_rows();
+
+  unsigned a[kHeadDim / 16][4];
+  block.load_queries(a, q);
+  Softmax<kHeadDim> total, state;
+  total.clear();
+  state.clear();
+
+  const long long head_at = layer_at + blockIdx.y * PageView<Kv>::bytes(head_dim);
+  const auto view = [&](long long index) {
+    return PageView<Kv>{cache + pages[tile.table + index - tile.first_page] * page_bytes + head_at, head_dim};
+  };
+  const auto filled = [&](long long index) {
+    return int(min(last_position + 1 - index * kPage, (long long)kPage));
+  };
+  const auto load_keys = [&](long long index) {
+    const PageView<Kv> from = view(index);
+    block.load_tile(keys, from.keys, from.key_scales(), filled(index));
+    commit_copies();
+  };
+  load_keys(page);
+  for (; page < end; ++page) {
+    const PageView<Kv> from = view(page);
+    block.load_tile(values, from.values(), from.value_scales(), filled(page));
+    commit_copies();
+    copies_landed();
+    __syncthreads();  // the keys are there
+    float s[8][4];
+    if (works) block.scores(s, a, keys);
+    __syncthreads();  // and no longer needed
+    if (page + 1 < end)
+      load_keys(page + 1);
+    else
+      commit_copies();
+    if (works) block.weigh(s, state, page * kPage);
+    copies_landed();
+    __syncthreads();  // the values are there
+    if (works) {
+      block.add_values(s, state, values);
+      if (!split && ((page + 1) % kChunkPages == 0 || page + 1 == end)) {
+        total.merge(state);
+        state.clear();
+      }
+    }
+    __syncthreads();
+  }
+  if (split) {
+    const Partials to = {partials, partial_rows, int(gridDim.z)};
+    block.each_pair(state, [&](int h, int m, int d, float2 pair) {
+      float* row = to.row(blockIdx.x, blockIdx.y, gridDim.y, blockIdx.z, m, head_dim);
+      if (d == 0) *reinterpret_cast<float2*>(row) = {state.greatest[h], state.sum[h]};
+      *reinterpret_cast<float2*>(row + 2 + d) = pair;
+    });
+  } else {
+    const float inverse[2] = {1.0f / total.sum[0], 1.0f / total.sum[1]};
+    block.each_pair(total, [&](int h, int m, int d, float2 pair) {
+      *reinterpret_cast<float2*>(out + block.at(m) + d) = {pair.x * inverse[h], pair.y * inverse[h]};
+    });
+  }
 }
 
 }  // namespace maestrale::device
 
-#define MAESTRALE_ATTENTION(T, name)                                                                         \
-  extern "C" __global__ void __launch_bounds__(32) attention_##name(                                         \
-      const float* q, float* out, const maestrale::device::Query* queries, const int* pages, const T* cache, \
-      long long page_elements, long long layer_offset, int group, int head_dim, float scale) {               \
-    maestrale::device::attention<T>(q, out, queries, pages, cache, page_elements, layer_offset, group,       \
-                                    head_dim, scale);                                                        \
+// Merges the chunks of a split.   Grid (tiles, query heads), block head_dim: a thread has one dimension.
+extern "C" __global__ void __launch_bounds__(128)
+    combine_attention(const float* partials, float* out, const maestrale::device::QueryTile* tiles, int group,
+                      long long window, int partial_rows, int chunks) {
+  using namespace maestrale::device;
+  const QueryTile tile = tiles[blockIdx.x];
+  const int d = threadIdx.x, head_dim = blockDim.x, head = blockIdx.y, heads = gridDim.y;
+  const auto at = [&](int row) { return ((long long)(tile.first_row + row) * heads + head) * head_dim + d; };
+  if (tile.n_rows == 0) {
+    out[at(0)] = 0;
+    return;
   }
-MAESTRALE_ATTENTION(__half, f16)
-MAESTRALE_ATTENTION(__nv_bfloat16, bf16)
+  const Partials from = {const_cast<float*>(partials), partial_rows, chunks};
+  const long long first = max(tile.first_position - window + 1, 0ll) / kChunk;
+  const int n = int((tile.first_position + tile.n_rows - 1) / kChunk - first) + 1;
+  for (int row = 0; row < tile.n_rows; ++row) {
+    float greatest = -CUDART_INF_F, sum = 0, value = 0;
+    for (int c = 0; c < n; ++c) {
+      const float* part =
+          from.row(blockIdx.x, head / group, heads / group, c, row * group + head % group, head_dim);
+      const float next = fmaxf(greatest, part[0]);
+      const float shrink = decay(greatest, next), part_shrink = decay(part[0], next);
+      greatest = next;
+      sum = merged(sum, shrink, part[1], part_shrink);
+      value = merged(value, shrink, part[2 + d], part_shrink);
+    }
+    out[at(row)] = value * (1.0f / sum);
+  }
+}
+
+#define MAESTRALE_ATTENTION(Kv, name, head_dim, rows)                                                       \
+  extern "C" __global__ void __launch_bounds__(2 * rows) attention_##name##_##head_dim##_##rows(            \
+      const float* q, float* out, const maestrale::device::QueryTile* tiles, const int* pages,              \
+      unsigned char* cache, long long page_bytes, long long layer_at, int group, int actual_head_dim,       \
+      long long window, float scale, float* partials, int partial_rows) {                                   \
+    maestrale::device::attention<maestrale::device::Kv, head_dim, rows / 16>(                               \
+        q, out, tiles, pages, cache, page_bytes, layer_at, group, actual_head_dim, window, scale, partials, \
+        partial_rows);                                                                                      \
+  }
+#define MAESTRALE_ATTENTIONS(Kv, name)  \
+  MAESTRALE_ATTENTION(Kv, name, 32, 16) \
+  MAESTRALE_ATTENTION(Kv, name, 32, 64) \
+  MAESTRALE_ATTENTION(Kv, name, 128, 16) MAESTRALE_ATTENTION(Kv, name, 128, 64)
+MAESTRALE_ATTENTIONS(KvF16, f16)
+MAESTRALE_ATTENTIONS(KvBF16, bf16)
+MAESTRALE_ATTENTIONS(KvQ8, q8_0)

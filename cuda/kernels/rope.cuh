@@ -3,23 +3,41 @@
 // and stores k and v in the row's slot of the KV cache. Cosines and sines come from the host, in double
 // precision rounded once: (rows, head_dim / 2) pairs.
 //
-// A page holds, for each layer and KV head, 64 positions of keys, then 64 of values, each (64, head_dim).
 // Grid (rows, heads + KV heads), block head_dim / 2.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "kv_page.cuh"
 
 namespace maestrale::device {
 
-__device__ inline void store(__half* p, float value) { *p = __float2half_rn(value); }
-__device__ inline void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
-__device__ inline float widen(__half value) { return __half2float(value); }
-__device__ inline float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+// The greatest of the block's values, of which there are at most 64.
+__device__ inline float block_max(float value) {
+  __shared__ float all[64];
+  all[threadIdx.x] = value;
+  __syncthreads();
+  float greatest = 0;
+  for (int i = 0; i < blockDim.x; ++i) greatest = fmaxf(greatest, all[i]);
+  __syncthreads();
+  return greatest;
+}
 
-template <class T>
+// Stores the pair of this thread; all of the block store one row.
+template <class Kv>
+__device__ void store_pair(unsigned char* row, float* scale, float2 pair) {
+  float inverse = 1;
+  if (Kv::kScaled) {
+    const float greatest = block_max(fmaxf(fabsf(pair.x), fabsf(pair.y)));
+    inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+    if (threadIdx.x == 0) *scale = greatest / 127.0f;
+  }
+  Kv::store(row, 2 * threadIdx.x, pair.x, inverse);
+  Kv::store(row, 2 * threadIdx.x + 1, pair.y, inverse);
+}
+
+template <class Kv>
 __device__ void rope_append(float* q, const float* k, const float* v, const float2* angles,
-                            const long long* slots, T* cache, int heads, int kv_heads) {
+                            const long long* slots, unsigned char* cache, long long page_bytes,
+                            long long layer_at, int heads, int kv_heads) {
   const int row = blockIdx.x, pair = threadIdx.x, pairs = blockDim.x, head_dim = 2 * pairs;
   const float2 angle = angles[(long long)row * pairs + pair];
   const int head = blockIdx.y;
@@ -32,22 +50,25 @@ __device__ void rope_append(float* q, const float* k, const float* v, const floa
     reinterpret_cast<float2*>(q)[at] = out;
     return;
   }
-  // slots[row] is the element of the key of KV head 0; heads follow at the distance of their 2 * 64 rows.
-  T* key = cache + slots[row] + (long long)(head - heads) * 2 * 64 * head_dim + 2 * pair;
-  const float2 value = reinterpret_cast<const float2*>(v)[at];
-  store(key, out.x);
-  store(key + 1, out.y);
-  store(key + 64 * head_dim, value.x);
-  store(key + 64 * head_dim + 1, value.y);
+  const long long slot = slots[row];
+  const int position = int(slot % kPage);
+  const PageView<Kv> page = {
+      cache + slot / kPage * page_bytes + layer_at + (head - heads) * PageView<Kv>::bytes(head_dim),
+      head_dim};
+  store_pair<Kv>(page.keys + position * head_dim * Kv::kBytes, page.key_scales() + position, out);
+  store_pair<Kv>(page.values() + position * head_dim * Kv::kBytes, page.value_scales() + position,
+                 reinterpret_cast<const float2*>(v)[at]);
 }
 
 }  // namespace maestrale::device
 
-#define MAESTRALE_ROPE(T, name)                                                          \
-  extern "C" __global__ void __launch_bounds__(128)                                      \
-      rope_append_##name(float* q, const float* k, const float* v, const float2* angles, \
-                         const long long* slots, T* cache, int heads, int kv_heads) {    \
-    maestrale::device::rope_append<T>(q, k, v, angles, slots, cache, heads, kv_heads);   \
+#define MAESTRALE_ROPE(Kv, name)                                                                     \
+  extern "C" __global__ void __launch_bounds__(64) rope_append_##name(                               \
+      float* q, const float* k, const float* v, const float2* angles, const long long* slots,        \
+      unsigned char* cache, long long page_bytes, long long layer_at, int heads, int kv_heads) {     \
+    maestrale::device::rope_append<maestrale::device::Kv>(q, k, v, angles, slots, cache, page_bytes, \
+                                                          layer_at, heads, kv_heads);                \
   }
-MAESTRALE_ROPE(__half, f16)
-MAESTRALE_ROPE(__nv_bfloat16, bf16)
+MAESTRALE_ROPE(KvF16, f16)
+MAESTRALE_ROPE(KvBF16, bf16)
+MAESTRALE_ROPE(KvQ8, q8_0)

@@ -12,12 +12,28 @@ using namespace maestrale::test;
 
 namespace {
 
-std::unique_ptr<Model> load_cuda(const std::string& name, KvType kv = KvType::kF16) {
+// A counter of one kernel since the latest ptxsim_reset.
+int64_t counter(const std::string& kernel, const std::string& name) {
+  const std::string report = simulator<const char*()>("ptxsim_report")();
+  const size_t begin = report.find("\"" + kernel + "\":{");
+  if (begin == report.npos) return 0;
+  const std::string key = "\"" + name + "\":";
+  return std::stoll(report.substr(report.find(key, begin) + key.size()));
+}
+
+struct CudaOptions {
+  KvType kv = KvType::kF16;
+  int64_t sliding_window = -1;  // -1: of the file
+  int64_t max_pages = 64;
+};
+
+std::unique_ptr<Model> load_cuda(const std::string& name, const CudaOptions& options = {}) {
   const MappedFile file(std::string(MAESTRALE_VECTORS) + "/models/" + name + ".gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});
-  model->prepare(128, {config.n_layers, config.n_kv_heads, config.head_dim, kv, 64, config.sliding_window});
+  model->prepare(128, {config.n_layers, config.n_kv_heads, config.head_dim, options.kv, options.max_pages,
+                       options.sliding_window < 0 ? config.sliding_window : options.sliding_window});
   return model;
 }
 
@@ -68,24 +84,72 @@ TEST("cuda: floating and nonlinear types match the float pass over their dequant
   CHECK_EQ(check_types([](const std::string& type) { return type[0] != 'Q'; }), 4);
 }
 
-TEST("cuda: logits have the same bits for every cut of the prompt and beside batch mates") {
-  use_simulator("cc=80,seed=5");
-  const auto model = load_cuda("hd128-q4_k_m", KvType::kBF16);
-  const std::vector<int32_t> tokens = tokens_below(512, 70, 1);
-  const std::vector<float> want = run_logits(*model, tokens, 128);
-  CHECK(same_bits(run_logits(*model, tokens, 9), want));
-  const std::vector<PageId> mates[] = {{8, 9}, {4, 5}, {6, 7}};
-  Batch batch;
-  for (int m = 0; m < 3; ++m) {
-    const std::vector<int32_t> own = m == 1 ? tokens : tokens_below(512, 5 + 6 * m, m + 2);
-    batch.sequences.push_back({batch.n_rows(), int32_t(own.size()), 0, 0, mates[m]});
-    batch.tokens.insert(batch.tokens.end(), own.begin(), own.end());
+TEST("cuda: a cache in bf16 or q8_0 loses what it loses on the CPU") {
+  use_simulator("cc=80,races=0");
+  const auto expected = read_vectors("hd128.vectors.safetensors");
+  const std::vector<int32_t> tokens = expected.at("len131.tokens").as<int32_t>();
+  const std::vector<float> want = expected.at("len131.logits").as<float>();
+  for (const KvType kv : {KvType::kBF16, KvType::kQ8_0}) {
+    const auto cpu = load_tiny("models/hd128-bf16.gguf", {.kv = kv});
+    const double loss = nmse(run_logits(*cpu, tokens), want);
+    CHECK(loss > 1e-6);
+    check_nmse("cache", run_logits(*load_cuda("hd128-bf16", {.kv = kv}), tokens, 100), want, 1.5 * loss);
   }
-  std::vector<int32_t> rows;
-  for (int32_t i = 0; i < 70; ++i) rows.push_back(batch.sequences[1].first_row + i);
-  CHECK(same_bits(model->forward(batch, rows, never_cancelled), want));
-  int polls = 0;  // the first sequence leaves before the third layer
-  CHECK(same_bits(model->forward(batch, rows, [&](size_t s) { return s == 0 && polls++ >= 2; }), want));
+}
+
+// Full attention, so that a sequence spans several chunks of the running softmax.
+TEST("cuda: logits have the same bits for every cut of the prompt and beside batch mates") {
+  use_simulator("cc=80,seed=5,races=0,initcheck=0,count=0");
+  for (const KvType kv : {KvType::kF16, KvType::kQ8_0}) {
+    const auto model = load_cuda("hd128-q4_k_m", {.kv = kv, .sliding_window = 0});
+    const std::vector<int32_t> tokens = tokens_below(512, 330, 1);
+    Timeline timeline;
+    const std::vector<float> want = run_logits(*model, tokens, 128, timeline);
+    for (const auto& [first, chunk] : {std::pair(290, 9), std::pair(250, 80), std::pair(326, 1)}) {
+      timeline.position = first;
+      const std::vector<float> again =
+          run_logits(*model, std::span(tokens).subspan(size_t(first)), chunk, timeline);
+      CHECK(same_bits(again, std::span(want).subspan(size_t(first) * 512)));
+    }
+
+    // As the middle one of three sequences in a batch, of which the first leaves before the second layer.
+    const std::vector<PageId> mates[] = {{20, 21}, timeline.pages, {22, 23}};
+    const int32_t rows[] = {1, 30, 11};
+    Batch batch;
+    for (int m = 0; m < 3; ++m) {
+      const std::vector<int32_t> own = m == 1 ? std::vector<int32_t>(tokens.begin() + 300, tokens.end())
+                                              : tokens_below(512, rows[m], m + 2);
+      batch.sequences.push_back({batch.n_rows(), rows[m], m == 1 ? 300 : 0, 0, mates[m]});
+      batch.tokens.insert(batch.tokens.end(), own.begin(), own.end());
+    }
+    std::vector<int32_t> outputs;
+    for (int32_t i = 0; i < 30; ++i) outputs.push_back(batch.sequences[1].first_row + i);
+    const std::span<const float> end = std::span(want).subspan(300 * 512);
+    CHECK(same_bits(model->forward(batch, outputs, never_cancelled), end));
+    int polls = 0;
+    CHECK(same_bits(model->forward(batch, outputs, [&](size_t s) { return s == 0 && polls++ >= 2; }), end));
+  }
+}
+
+// Every (queries, page) pair of which some query sees some key costs 64 mma for the scores and 64 for the
+// values of each warp that has queries, and no other pair is touched.
+TEST("cuda: attention computes the pages that are seen and no others") {
+  use_simulator("cc=80,races=0,initcheck=0");
+  constexpr int kRows = 32, kLayers = 2, kKvHeads = 2, kGroup = 2;  // queries of a block; of the model hd128
+  for (const int64_t window : {100, 0}) {
+    const auto model = load_cuda("hd128-q8_0", {.sliding_window = window});
+    simulator<int()>("ptxsim_reset")();
+    run_logits(*model, tokens_below(512, 300, 1), 110);
+    int64_t want = 0;
+    for (int64_t chunk = 0; chunk < 300; chunk += 110)
+      for (int64_t first = chunk; first < std::min<int64_t>(chunk + 110, 300); first += kRows) {
+        const int64_t end = std::min({first + kRows, chunk + 110, int64_t(300)});
+        const int64_t seen = window == 0 ? 0 : std::max<int64_t>(0, first - window + 1);
+        want += ((end - 1) / 64 - seen / 64 + 1) * (((end - first) * kGroup + 15) / 16);
+      }
+    CHECK_EQ(counter("attention_f16_128_64", "mma"), want * 128 * kLayers * kKvHeads);
+    CHECK_EQ(counter("attention_f16_128_16", "mma"), 0);
+  }
 }
 
 TEST("cuda: a failure is an error with the call, and the process goes on") {
