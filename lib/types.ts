@@ -231,4 +231,6 @@ export interface ModelStats {
   completionTokens: number
   /** Batches computed since the model was loaded. */
   steps: number
+  /** Milliseconds spent computing them; what is left of the time is sampling, delivery and waiting. */
+  computeMs: number
 }

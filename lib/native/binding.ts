@@ -150,6 +150,7 @@ export interface NativeStats {
   cachedTokens: number
   completionTokens: number
   steps: number
+  computeMs: number
 }
 
 export interface NativeModel extends NativeTokenizer {

@@ -243,6 +243,7 @@ Napi::Value ModelWrap::stats(const Napi::CallbackInfo& info) {
     object.Set("cachedTokens", double(stats.cached_tokens));
     object.Set("completionTokens", double(stats.completion_tokens));
     object.Set("steps", double(stats.steps));
+    object.Set("computeMs", stats.compute_ms);
     return object;
   });
 }

@@ -136,6 +136,7 @@ EngineStats Engine::stats() const {
   s.cached_tokens = counters_.cached_tokens;
   s.completion_tokens = counters_.completion_tokens;
   s.steps = counters_.steps;
+  s.compute_ms = double(counters_.compute_ns) / 1e6;
   return s;
 }
 

@@ -42,6 +42,7 @@ struct EngineStats {
   int64_t pages_total = 0, pages_used = 0, pages_cached = 0;
   int64_t prompt_tokens = 0;  // computed, cached ones excluded
   int64_t cached_tokens = 0, completion_tokens = 0, steps = 0;
+  double compute_ms = 0.0;  // spent in Model::forward
 };
 
 class Engine {
@@ -135,7 +136,7 @@ class Engine {
 
   struct {
     std::atomic<int64_t> outstanding{0}, running{0}, pages_used{0}, pages_cached{0}, prompt_tokens{0},
-        cached_tokens{0}, completion_tokens{0}, steps{0};
+        cached_tokens{0}, completion_tokens{0}, steps{0}, compute_ns{0};
   } counters_;
 
   std::thread reader_, thread_;  // last: they use everything above

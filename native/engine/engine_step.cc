@@ -76,7 +76,9 @@ void Engine::compute_step() {
   };
   std::span<const float> logits;
   try {
+    const Clock::time_point begin = Clock::now();
     logits = model_->forward(step_.batch, step_.output_rows, leave);
+    counters_.compute_ns += std::chrono::nanoseconds(Clock::now() - begin).count();
   } catch (...) {
     close();
     throw;

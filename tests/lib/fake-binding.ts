@@ -97,6 +97,7 @@ export class FakeEngine {
       cachedTokens: 0,
       completionTokens: 0,
       steps: 0,
+      computeMs: 0,
     }),
     encode: (text, addBos) => Int32Array.from([...(addBos ? [1] : []), ...bytes(text)]),
     encodeSegments: (segments) =>

@@ -93,6 +93,16 @@ describe('generate', () => {
     expect(model.stats().steps - before).toBe(usage.completionTokens - usage.acceptedTokens)
   })
 
+  test('the time spent computing is told apart from the rest', async () => {
+    const before = model.stats().computeMs
+    const started = performance.now()
+    await model.generate(prompt, { maxNewTokens: 20, temperature: 0 })
+    const spent = model.stats().computeMs - before
+    expect(spent).toBeGreaterThan(0)
+    expect(spent).toBeLessThan(performance.now() - started)
+    expect(model.stats().computeMs - before).toBe(spent)
+  })
+
   test('an abort keeps the partial text', async () => {
     const controller = new AbortController()
     const run = model.generate(prompt, {
