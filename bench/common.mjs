@@ -9,18 +9,6 @@ import { fileURLToPath } from 'node:url'
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const buildFolder = join(root, 'build-bench')
 
-/** Multiply-adds of a token and bytes read for it, in 7B shapes: all matrices but the embedding. */
-export function modelCost(tensors) {
-  let macs = 0
-  let bytes = 0
-  for (const tensor of tensors) {
-    if (tensor.shape.length < 2 || tensor.name === 'token_embd.weight') continue
-    macs += tensor.shape.reduce((product, size) => product * size, 1)
-    bytes += tensor.bytes
-  }
-  return { macs, bytes }
-}
-
 export function machine() {
   const model = cpus()[0]?.model.replace(/\s+/g, ' ').trim() ?? 'unknown CPU'
   let family = ''
@@ -42,6 +30,19 @@ export function commit() {
     return git('rev-parse', '--short', 'HEAD') + (changed ? '+changes' : '')
   } catch {
     return 'unknown'
+  }
+}
+
+/** Columns that every CSV file of figures begins with. */
+export const CONTEXT_COLUMNS = ['date', 'machine', 'isa', 'threads', 'model', 'command', 'commit']
+
+/** What the rows of one run share. */
+export function runContext(command) {
+  return {
+    date: new Date().toISOString().slice(0, 16),
+    machine: machine(),
+    command,
+    commit: commit(),
   }
 }
 

@@ -6,21 +6,11 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
-import { appendCsv, commit, machine, root } from './common.mjs'
+import { appendCsv, CONTEXT_COLUMNS, root, runContext } from './common.mjs'
 
 const COLUMNS = [
-  ...[
-    'date',
-    'machine',
-    'isa',
-    'threads',
-    'model',
-    'command',
-    'commit',
-    'concurrency',
-    'prompt',
-    'gen',
-  ],
+  ...CONTEXT_COLUMNS,
+  ...['concurrency', 'prompt', 'gen'],
   ...['load_ms', 'prefill_tok_s', 'decode_tok_s', 'ttft_p50_ms', 'itl_p50_ms', 'itl_p99_ms'],
   ...['loop_delay_p99_ms', 'loop_delay_max_ms', 'peak_rss_bytes'],
 ]
@@ -42,11 +32,6 @@ if (!options.model) {
   process.exit(2)
 }
 
-const started = {
-  date: new Date().toISOString().slice(0, 16),
-  machine: machine(),
-  commit: commit(),
-}
 for (const concurrency of options.concurrency.split(',')) {
   const { prompt, gen, repeats, threads } = options
   const work = ['--prompt', prompt, '--gen', gen, '--repeats', repeats, '--threads', threads]
@@ -58,11 +43,10 @@ for (const concurrency of options.concurrency.split(',')) {
   )
   const report = JSON.parse(output.toString())
   const row = {
-    ...started,
+    ...runContext(`maestrale ${args.join(' ')}`),
     isa: report.isa,
     threads: report.threads,
     model: report.model,
-    command: `maestrale ${args.join(' ')}`,
     concurrency,
     prompt,
     gen,

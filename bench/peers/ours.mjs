@@ -1,94 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
 // One measurement of maestrale in a process of its own, through the public API. See run.mjs.
 //   ours.mjs WORK MODEL THREADS        prints one JSON object
-import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { loadModel } from '../../dist/esm/index.js'
-import { DECODE_STEPS, ids, median, PREFIXES } from './work.mjs'
+import { median, rate, rateTogether, watchEventLoop } from '../statistics.mjs'
+import { CONTEXT, DECODE_STEPS, ids, prefixes } from './work.mjs'
 
 const [work, path, threads] = process.argv.slice(2)
-const GREEDY = { temperature: 0, repetitionPenalty: 1 }
 
-const contexts = { prefill_long: 4096 + 64, abandon: 1064 }
 let started = performance.now()
-const model = await loadModel(path, {
-  threads: Number(threads),
-  contextLength: contexts[work] ?? 1024,
-  maxSequences: 16,
-})
-const loadMs = performance.now() - started
-const endless = { ...GREEDY, logitBias: { [model.tokenizer.eosId]: -Infinity } }
+const model = await loadModel(path, { threads: Number(threads), contextLength: CONTEXT[work] })
+const result = { isa: model.info.isa, loadMs: performance.now() - started }
+const endless = {
+  temperature: 0,
+  repetitionPenalty: 1,
+  logitBias: { [model.tokenizer.eosId]: -Infinity },
+}
 
-/** Times at which each token of a run reached JavaScript. */
-async function arrivals(run) {
+/** Times at which each token of a completion reached JavaScript. */
+async function arrivals(tokens, maxNewTokens) {
   const times = []
-  for await (const chunk of run) for (const _ of chunk.tokens) times.push(performance.now())
+  for await (const chunk of model.generate(tokens, { ...endless, maxNewTokens })) {
+    for (const _ of chunk.tokens) times.push(performance.now())
+  }
   return times
 }
 
-async function prefill(n, salt) {
+async function firstTokenMs(n, salt) {
   started = performance.now()
-  const [first] = await arrivals(model.generate(ids(n, salt), { ...endless, maxNewTokens: 1 }))
-  return (n / (first - started)) * 1000
+  const [first] = await arrivals(ids(n, salt), 1)
+  return first - started
 }
 
-/** Tokens per second of one sequence behind a prompt of n tokens. */
-async function decode(n, salt) {
-  const options = { ...endless, maxNewTokens: DECODE_STEPS + 1 }
-  const times = await arrivals(model.generate(ids(n, salt), options))
-  return ((times.length - 1) / (times.at(-1) - times[0])) * 1000
-}
+const prefill = async (n, salt) => (n / (await firstTokenMs(n, salt))) * 1000
+const decode = async (n, salt) => rate(await arrivals(ids(n, salt), DECODE_STEPS + 1))
 
-/** Sum over n sequences, from the moment when all of them stream. */
 async function together(n) {
-  const delay = monitorEventLoopDelay({ resolution: 1 })
-  const runs = PREFIXES.slice(0, n).map((length, i) =>
-    model.generate(ids(length, 100 + i), { ...endless, maxNewTokens: 2 * DECODE_STEPS }),
+  const all = Promise.all(
+    prefixes(n).map((length, i) => arrivals(ids(length, 100 + i), 2 * DECODE_STEPS)),
   )
-  const all = Promise.all(runs.map(arrivals))
   await sleep(500)
-  delay.enable()
+  const end = watchEventLoop()
   const times = await all
-  delay.disable()
-  const from = Math.max(...times.map((list) => list[0]))
-  const to = Math.min(...times.map((list) => list.at(-1)))
-  const inside = times.flat().filter((time) => time > from && time <= to).length
-  // The histogram holds how late a timer of 1 ms fired, that millisecond included.
-  const late = (nanoseconds) => Math.max(0, nanoseconds / 1e6 - 1)
-  return {
-    tokensPerSecond: (inside / (to - from)) * 1000,
-    delayP99: late(delay.percentile(99)),
-    delayMax: late(delay.max),
-  }
+  return { tokensPerSecond: rateTogether(times), delay: end() }
 }
 
+/** From the abort of a prompt of 1000 tokens until the engine is free. */
 async function abandon() {
   const controller = new AbortController()
-  const run = model.generate(ids(1000, 7), {
-    ...endless,
-    maxNewTokens: 1,
-    signal: controller.signal,
-  })
+  const options = { ...endless, maxNewTokens: 1, signal: controller.signal }
+  const run = model.generate(ids(1000, 7), options)
   await sleep(1500)
   started = performance.now()
   controller.abort()
-  await run.catch(() => {})
+  await run
   while (model.stats().running > 0) await sleep(1)
   return performance.now() - started
 }
 
-const result = { isa: model.info.isa, loadMs }
+await firstTokenMs(32, 1)
 if (work === 'short') {
-  await prefill(32, 1)
   result.prefill = await prefill(512, 2)
   result.decode = await decode(8, 3)
-  result.ttft16 = await median(3, async (i) => 16_000 / (await prefill(16, 20 + i)))
+  result.ttft16 = median([
+    await firstTokenMs(16, 20),
+    await firstTokenMs(16, 21),
+    await firstTokenMs(16, 22),
+  ])
 } else if (work === 'concurrent') {
-  await prefill(32, 1)
   for (const n of [8, 16]) result[n] = await together(n)
-} else if (work === 'prefill_long') {
-  await prefill(32, 1)
+} else if (work === 'long') {
   result.prefill = await prefill(4096, 2)
   // The same prompt again: its pages are still cached, so only the decoding is new.
   result.decode = await decode(4096, 2)

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a machine allows, from its probe (kernels/probe.cc) and the shapes of a model. Tokens per second.
+
+/**
+ * Work of a model as `maestrale inspect --json` describes it: multiply-adds of a token in all matrices but
+ * the embedding (`macs`), of them those of the output matrix, which a prompt needs once (`outputMacs`), and
+ * the bytes that a step reads (`bytes`).
+ */
+export function modelCost({ tensors, config }) {
+  const cost = { macs: 0, outputMacs: 0, bytes: 0, ...config }
+  for (const { name, shape, bytes } of tensors) {
+    if (shape.length < 2 || name === 'token_embd.weight') continue
+    const macs = shape.reduce((product, size) => product * size, 1)
+    cost.macs += macs
+    cost.bytes += bytes
+    if (name === 'output.weight') cost.outputMacs += macs
+  }
+  return cost
+}
+
+// Multiply-adds of attention for one query over `keys` keys: scores and their weighted sum.
+const attentionMacs = ({ nLayers, nHeads, headDim }, keys) => nLayers * nHeads * headDim * 2 * keys
+
+/** n sequences in one step, each behind `context` positions whose keys and values are in f16. */
+export function decodeLimit(cost, probe, n, context) {
+  const keys = Math.min(context, cost.slidingWindow || context)
+  const kvBytes = keys * cost.nLayers * cost.nKvHeads * cost.headDim * 4
+  const memory = (cost.bytes + n * kvBytes) / (probe.readGBs * 1e9)
+  const compute =
+    (n * cost.macs) / (probe.int8Gmacs * 1e9) +
+    (n * attentionMacs(cost, keys)) / (probe.f32Gmacs * 1e9)
+  return n / Math.max(memory, compute)
+}
+
+/** A prompt of n tokens: int8 in the matrices, binary32 in attention. */
+export function prefillLimit(cost, probe, n) {
+  const window = Math.min(n, cost.slidingWindow || n)
+  // A query sees half a window on average until the window is full, and all of it from there on.
+  const keys = window - (window * window) / (2 * n)
+  const seconds =
+    (cost.macs - cost.outputMacs) / (probe.int8Gmacs * 1e9) +
+    attentionMacs(cost, keys) / (probe.f32Gmacs * 1e9)
+  return 1 / seconds
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Figures out of measured values. Times are milliseconds.
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+
+export function median(values) {
+  return percentile(values, 50)
+}
+
+/** The smallest value that `percent` % of the values do not exceed. */
+export function percentile(values, percent) {
+  if (values.length === 0) throw new Error('no values')
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)]
+}
+
+/** Tokens per second of one sequence, from its first token to its last. */
+export function rate(times) {
+  return ((times.length - 1) / (times.at(-1) - times[0])) * 1000
+}
+
+/** Tokens per second of several sequences in sum, while all of them stream. */
+export function rateTogether(lists) {
+  const from = Math.max(...lists.map((times) => times[0]))
+  const to = Math.min(...lists.map((times) => times.at(-1)))
+  if (to <= from) throw new Error('the sequences never streamed at the same time')
+  const inside = lists.flat().filter((time) => time > from && time <= to).length
+  return (inside / (to - from)) * 1000
+}
+
+/** Observes how late the event loop is; the returned function ends that and tells { p50, p99, max }. */
+export function watchEventLoop() {
+  const histogram = monitorEventLoopDelay({ resolution: 1 })
+  histogram.enable()
+  return () => {
+    histogram.disable()
+    // The histogram holds how late a timer of 1 ms fired, that millisecond included.
+    const late = (nanoseconds) => Math.max(0, nanoseconds / 1e6 - 1)
+    return {
+      p50: late(histogram.percentile(50)),
+      p99: late(histogram.percentile(99)),
+      max: late(histogram.max),
+    }
+  }
+}
