@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measurements run in processes of their own, whose last line of output is one JSON object.
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { root } from './common.mjs'
@@ -66,9 +66,18 @@ export function measure(script, args, prefix = '') {
   return { ...JSON.parse(output.toString().trim().split('\n').at(-1)), elsewhere }
 }
 
-/** Reads a file once, so that loading it afterwards is no measurement of the disk. */
+// Takes and frees the given number of bytes of memory.
+const TOUCH = `
+const pieces = []
+for (let left = Number(process.argv[1]); left > 0; left -= 2 ** 28) pieces.push(Buffer.alloc(2 ** 28, 1))`
+
+/**
+ * Prepares for loading a file: reads it once, so that the disk is not measured, and takes as much memory and a
+ * fifth more once, so that neither is a hypervisor that has to find memory for this machine first.
+ */
 export function warm(path) {
   execFileSync('cat', [path], { stdio: ['ignore', 'ignore', 'inherit'] })
+  execFileSync(process.execPath, ['-e', TOUCH, String(1.2 * statSync(path).size)])
 }
 
 /** What `maestrale inspect --json` says of a model. */

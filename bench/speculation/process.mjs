@@ -46,7 +46,6 @@ async function all(batches, options) {
 
 /** One row for each kind of speculation, all against the same plain run. */
 async function compare(label, batches, options, speculations) {
-  await all(batches.slice(0, 1), options) // warms up, and the prompts are in the cache from here on
   const plain = await all(batches, options)
   const rows = []
   for (const speculation of speculations) {
@@ -69,6 +68,7 @@ async function compare(label, batches, options, speculations) {
 }
 
 const rows = []
+await model.generate([1, 2, 3], { maxNewTokens: 2, temperature: 0 }) // warms up
 if (work === 'answers') {
   const requests = JSON.parse(readFileSync(new URL('requests.json', import.meta.url), 'utf8'))
   const speculations = [1, 2, 3].flatMap((minNgram) =>
@@ -82,20 +82,25 @@ if (work === 'answers') {
     rows.push(...(await compare(label, batches, options, speculations)))
   }
 } else {
-  // Biases leave the model two tokens to draw from, independently at each position. What followed the last
-  // tokens before then follows again with p^2 + (1 - p)^2, the less the more alike the biases are.
-  const [often, seldom] = [1000, 2000]
-  for (const bias of [-Infinity, 97, 98.5, 100]) {
+  // Biases leave the model two tokens to draw from, and the temperature evens out what it thinks of them: each
+  // token is the commoner one with probability p, whatever came before. What followed the last tokens before
+  // then follows again with p^2 + (1 - p)^2.
+  const [commoner, other] = [1000, 2000]
+  const [temperature, bias] = [100, 1e5]
+  for (const p of [1, 0.9, 0.7]) {
     const options = {
       topK: 0,
       topP: 1,
       repetitionPenalty: 1,
-      temperature: 1,
-      seed: 5,
-      maxNewTokens: 40,
-      logitBias: { ...endless, [often]: 100, [seldom]: bias },
+      temperature,
+      maxNewTokens: 32,
+      logitBias: {
+        ...endless,
+        [commoner]: bias,
+        [other]: bias + temperature * Math.max(-1e3, Math.log((1 - p) / p)),
+      },
     }
-    const label = bias === -Infinity ? 'one token' : `two tokens, bias ${100 - bias}`
+    const label = `commoner of two tokens ${100 * p} %`
     const run = (n) => [
       Array.from(
         { length: n },
