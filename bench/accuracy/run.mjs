@@ -23,7 +23,7 @@ const NUMBERS = [
   'perplexity_percent',
 ]
 const COLUMNS = [...CONTEXT_COLUMNS, 'type', 'kv_cache_type', ...NUMBERS]
-const TYPES = 'f16,q8_0,q6_k,q5_k_m,q5_0,q4_k_m,q4_k_s,iq4_xs,q4_0,q3_k_m,q2_k'
+const TYPES = 'f16,q8_0,q6_k,q5_k_m,q5_0,q4_k_m,q4_k_s,q4_0,q3_k_m,q2_k'
 const VECTORS = join(root, 'tests', 'vectors', 'mini', 'mini.vectors.safetensors')
 // Of log-probabilities, between our binary32 pass, whose keys and values are in f16, and the published code's.
 const MOST_DIFFERENCE = 5e-3
