@@ -115,15 +115,15 @@ struct PanelQ8_0 {
   static constexpr int kD = 0, kCodes = 64 /* bytes */, kBytes = 1088;
 };
 
-// ---- floating point: element e of row r ---------------------------------------------------------
+// ---- floating point: element e of row r; units are short since a LoRA matrix may have 16 columns --
 struct PanelF32 {  // float 16 e + r
-  static constexpr int kItems = 32, kBytes = 2048;
+  static constexpr int kItems = 16, kBytes = 1024;
 };
 struct PanelF16 {  // half-word 16 e + r
-  static constexpr int kItems = 32, kBytes = 1024;
+  static constexpr int kItems = 16, kBytes = 512;
 };
 struct PanelBF16 {  // half-word 32 (e / 2) + 2 r + e % 2: pairs of elements, as dot-product instructions want
-  static constexpr int kItems = 32, kBytes = 1024;
+  static constexpr int kItems = 16, kBytes = 512;
 };
 
 // ---- quantised activations, one row of a batch ---------------------------------------------------
