@@ -14,30 +14,13 @@
 #include <string_view>
 
 #include "backend/batch.h"
+#include "backend/tensor.h"
 #include "quant/matrix_source.h"
 #include "quant/types.h"
 
 namespace maestrale {
 
-// Activations: float32, row-major, (rows of the batch, cols). `data` lives on the device.
-struct Tensor {
-  float* data = nullptr;
-  int64_t cols = 0;
-};
-
-// A weight matrix (rows = output features, cols = input features) in the backend's own layout.
-struct Matrix {
-  QuantType type = QuantType::kF32;
-  int64_t rows = 0;
-  int64_t cols = 0;
-  const std::byte* data = nullptr;
-};
-
-// One product of a call to `matmul`: out = x * weight^T, all projections of a call share x.
-struct Projection {
-  const Matrix* weight;
-  Tensor out;  // cols = weight->rows
-};
+class AdapterOps;
 
 enum class KvType { kF16, kBF16, kQ8_0 };
 
@@ -100,6 +83,9 @@ class Backend {
 
   // inv_freq[m] for m < head_dim / 2, set once after configure_kv.
   virtual void set_rope(std::span<const double> inv_freq) = 0;
+
+  // What LoRA adapters need beyond; nullptr: this device does not run them.
+  virtual AdapterOps* adapters() { return nullptr; }
 };
 
 }  // namespace maestrale

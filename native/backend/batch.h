@@ -14,12 +14,20 @@ namespace maestrale {
 inline constexpr int64_t kPagePositions = 64;
 using PageId = int32_t;
 
+struct Adapter;  // of native/model
+
 struct BatchSequence {
   int32_t first_row = 0;  // rows [first_row, first_row + n_rows) of the batch
   int32_t n_rows = 0;
-  int64_t first_position = 0;     // absolute position of first_row; the others follow one by one
-  int64_t first_page = 0;         // absolute number of pages[0]; earlier pages have left the window
-  std::span<const PageId> pages;  // cover every visible position up to the last row's own
+  int64_t first_position = 0;        // absolute position of first_row; the others follow one by one
+  int64_t first_page = 0;            // absolute number of pages[0]; earlier pages have left the window
+  std::span<const PageId> pages;     // cover every visible position up to the last row's own
+  const Adapter* adapter = nullptr;  // neighbours with the same one are computed together
+};
+
+struct RowRange {
+  int32_t first = 0;
+  int32_t count = 0;
 };
 
 struct Batch {

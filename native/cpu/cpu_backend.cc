@@ -6,12 +6,14 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/adapter_ops.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "cpu/attention.h"
 #include "cpu/isa.h"
 #include "cpu/kv_cache.h"
+#include "cpu/low_rank.h"
 #include "cpu/matmul.h"
 #include "cpu/pack.h"
 #include "cpu/panel_layout.h"
@@ -23,13 +25,14 @@ namespace {
 constexpr uint64_t kAlignment = 64;
 uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public Backend, private AdapterOps {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : kernels_(select_kernels(options.isa)),
         pool_(options.threads > 0 ? options.threads : available_cpus()),
         matmul_(pool_, kernels_),
         attention_(pool_, kernels_),
+        low_rank_(pool_, kernels_),
         filled_(options.weights),
         filled_owner_(options.weights_owner) {}
 
@@ -73,6 +76,7 @@ class CpuBackend final : public Backend {
   void set_interrupt(const std::atomic<bool>* flag) override {
     matmul_.set_interrupt(flag);
     attention_.set_interrupt(flag);
+    low_rank_.set_interrupt(flag);
   }
   void set_rope(std::span<const double> inv_freq) override {
     inv_freq_.assign(inv_freq.begin(), inv_freq.end());
@@ -81,11 +85,7 @@ class CpuBackend final : public Backend {
   // ---- operations ----
   void begin(const Batch& batch) override;
   void embed(const Matrix& table, Tensor out) override {
-    const uint64_t stride = row_bytes(table.type, uint64_t(table.cols));
-    for_rows([&](int64_t row) {
-      dequantize_row(table.type, table.data + uint64_t(batch_->tokens[size_t(row)]) * stride, table.cols,
-                     out.data + row * out.cols);
-    });
+    for_rows([&](int64_t row) { embed_row(table, row, out); });
   }
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
     for_rows([&](int64_t row) {
@@ -114,7 +114,43 @@ class CpuBackend final : public Backend {
   }
   std::span<const float> read(Tensor x, int64_t n_rows) override { return {x.data, size_t(n_rows * x.cols)}; }
 
+  // ---- adapters ----
+  AdapterOps* adapters() override { return this; }
+  std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) override {
+    return make_cpu_adapter_storage(bytes);
+  }
+  void add_low_rank(Tensor x, RowRange rows, std::span<const LowRankProduct> products) override {
+    low_rank_.run(x, rows, products);
+  }
+  void embed_rows(const Matrix& table, RowRange rows, Tensor out) override {
+    for (int32_t i = 0; i < rows.count; ++i) embed_row(table, rows.first + i, out);
+  }
+  void matmul_rows(Tensor x, RowRange rows, const Projection& projection) override {
+    const Projection part{projection.weight, from_row(projection.out, rows.first)};
+    matmul_.run(from_row(x, rows.first), rows.count, {&part, 1}, false);
+  }
+  void add(Tensor x, Tensor residual) override {
+    for_rows([&](int64_t row) {
+      const float* from = x.data + row * x.cols;
+      float* to = residual.data + row * residual.cols;
+      for (int64_t i = 0; i < x.cols; ++i) to[i] += from[i];
+    });
+  }
+  void apply_gate(Tensor gate, Tensor up, Tensor out) override {
+    for_rows([&](int64_t row) {
+      kernels_.swiglu(gate.data + row * gate.cols, up.data + row * up.cols, out.cols,
+                      out.data + row * out.cols);
+    });
+  }
+
  private:
+  void embed_row(const Matrix& table, int64_t row, Tensor out) const {
+    const uint64_t stride = row_bytes(table.type, uint64_t(table.cols));
+    dequantize_row(table.type, table.data + uint64_t(batch_->tokens[size_t(row)]) * stride, table.cols,
+                   out.data + row * out.cols);
+  }
+  static Tensor from_row(Tensor x, int64_t row) { return {x.data + row * x.cols, x.cols}; }
+
   // body(row) for every row of the batch, shared among the threads.
   template <class Body>
   void for_rows(Body&& body) {
@@ -131,6 +167,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   CpuMatmul matmul_;
   CpuAttention attention_;
+  CpuLowRank low_rank_;
   CpuKvCache cache_;
   Buffer weights_;
   std::span<const std::byte> filled_;  // in place of weights_

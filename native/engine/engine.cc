@@ -59,11 +59,42 @@ Engine::~Engine() {
   stop();
   thread_.join();
   reader_.join();
+  std::unique_lock lock(mutex_);
+  visit_ended_.wait(lock, [&] { return visits_ == 0; });
+}
+
+Engine::Visit::Visit(Engine& engine) : engine_(engine) {
+  const std::lock_guard lock(engine_.mutex_);
+  ++engine_.visits_;
+}
+
+Engine::Visit::~Visit() {
+  const std::lock_guard lock(engine_.mutex_);
+  --engine_.visits_;
+  engine_.visit_ended_.notify_all();
+}
+
+AdapterFacts Engine::load_adapter(const std::string& path, const std::string& name, float scale,
+                                  const OpenBase& open_base) {
+  adapters_.check_free(name);
+  const ModelConfig& config = model_->config();
+  LoadCallbacks callbacks;
+  callbacks.cancelled = &stop_flag_;
+  try {
+    const AdapterFile file = read_adapter_file(path, config);
+    std::unique_ptr<const Adapter> adapter =
+        maestrale::load_adapter(file, scale, config, model_->backend(), open_base, callbacks);
+    return adapters_.add(name, path, scale, std::move(adapter));
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kAborted) throw Error(ErrorCode::kDisposed, "the model has been disposed");
+    throw;
+  }
 }
 
 void Engine::submit(Request request) {
   const auto sequence = std::make_shared<Sequence>(std::move(request), StreamDecoder(tokenizer_->vocab()),
                                                    model_->config().vocab_size);
+  if (!sequence->request.adapter.empty()) sequence->adapter = adapters_.use(sequence->request.adapter);
   const bool is_text = !std::holds_alternative<std::vector<int32_t>>(sequence->request.prompt);
   {
     const std::lock_guard lock(mutex_);
@@ -123,6 +154,7 @@ void Engine::stop() {
   }
   wake_engine_.notify_one();
   wake_reader_.notify_one();
+  adapters_.stop();
 }
 
 EngineStats Engine::stats() const {
@@ -300,7 +332,7 @@ bool Engine::try_admit(const SequencePtr& pointer) {
     return true;
   }
   if (reserved_pages_ + sequence.reserved_pages > config_.max_pages) return false;
-  sequence.pages.emplace(pool_, config_.sliding_window);
+  sequence.pages.emplace(pool_, config_.sliding_window, sequence.adapter.id());
   reserved_pages_ += sequence.reserved_pages;
   running_.push_back(pointer);
   sequence.admitted();
@@ -331,6 +363,7 @@ void Engine::end(Sequence& sequence, Event event) {
     if (sequences_.erase(event.id) == 0) return;
     counters_.outstanding = int64_t(sequences_.size());
   }
+  sequence.adapter.reset();
   if (std::this_thread::get_id() == reader_.get_id()) {
     std::vector<Event> events;
     events.push_back(std::move(event));

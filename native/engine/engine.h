@@ -2,7 +2,8 @@
 // Runs the requests of one model on a thread of its own, all of them in one batch at every step.
 //
 // Threads: submit(), cancel(), pause(), resume(), stats() and stop() may be called from any thread and
-// return at once. Prompts are tokenised on a second thread, so that a long text delays no step.
+// return at once; load_adapter() and unload_adapter() take their time, on a thread of the caller's that holds
+// a Visit. Prompts are tokenised on a second thread, so that a long text delays no step.
 #pragma once
 
 #include <atomic>
@@ -16,10 +17,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/adapter_table.h"
 #include "engine/event.h"
 #include "engine/page_pool.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
+#include "model/adapter_loader.h"
 #include "model/model.h"
 #include "tokenizer/sentencepiece.h"
 
@@ -54,7 +57,7 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Throws Error{kQueueFull, kDisposed, kInvalidArg}; everything else is reported as an event.
+  // Throws Error{kQueueFull, kDisposed, kInvalidArg, kAdapter}; everything else is reported as an event.
   void submit(Request request);
   // A request that is unknown or has ended is ignored: it may have ended a moment ago.
   void cancel(uint64_t id);
@@ -64,6 +67,28 @@ class Engine {
   // Begins to end the engine: the running step is cut short, every request that has not ended fails with
   // kDisposed. Idempotent.
   void stop();
+
+  // Makes an adapter available to requests under a name. Reads its file and packs it beside the running
+  // steps. Throws Error{kAdapter, kInvalidArg, kOutOfMemory, kDisposed}.
+  AdapterFacts load_adapter(const std::string& path, const std::string& name, float scale,
+                            const OpenBase& open_base);
+  // Returns when the requests that use it have ended and its memory is free; new ones are refused meanwhile.
+  // Throws Error{kAdapter, kDisposed}.
+  void unload_adapter(const std::string& name) { adapters_.remove(name); }
+  std::vector<AdapterFacts> adapters() const { return adapters_.list(); }
+
+  // The destruction of the engine waits for the end of visits, after it has stopped.
+  class Visit {
+   public:
+    explicit Visit(Engine& engine);
+    ~Visit();
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    Engine& engine() const { return engine_; }
+
+   private:
+    Engine& engine_;
+  };
 
   EngineStats stats() const;
   std::string device() const { return std::string(model_->backend().device()); }
@@ -107,6 +132,8 @@ class Engine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   EventSink sink_;
 
+  AdapterTable adapters_;  // outlives the sequences
+
   // The engine's thread.
   PagePool pool_;
   Scheduler scheduler_;
@@ -129,6 +156,8 @@ class Engine {
   std::vector<SequencePtr> incoming_;                    // for queue_
   bool poked_ = false;                                   // a flag of some sequence has changed
   bool stopping_ = false;
+  int32_t visits_ = 0;
+  std::condition_variable visit_ended_;
   int32_t live_in_step_ = 0;  // sequences of the running step that have not been cancelled
 
   std::atomic<bool> interrupt_{false};  // watched by the kernels, see Backend::set_interrupt

@@ -32,8 +32,13 @@ bool Engine::step() {
 
 void Engine::build_step(const std::vector<int32_t>& rows) {
   step_ = {};
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i] == 0) continue;
+  // Sequences with the same adapter become neighbours, whose rows are multiplied with it together.
+  std::vector<size_t> order;
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (rows[i] > 0) order.push_back(i);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return running_[a]->adapter.id() < running_[b]->adapter.id(); });
+  for (const size_t i : order) {
     const SequencePtr& sequence = running_[i];
     // Rows beyond the known tokens are for guesses.
     const int64_t first = sequence->computed;
@@ -44,8 +49,8 @@ void Engine::build_step(const std::vector<int32_t>& rows) {
     step_.batch.tokens.insert(step_.batch.tokens.end(), sequence->tokens.begin() + first,
                               sequence->tokens.begin() + end);
     step_.batch.tokens.insert(step_.batch.tokens.end(), sequence->guesses.begin(), sequence->guesses.end());
-    step_.batch.sequences.push_back(
-        {first_row, rows[i], first, sequence->pages->first_page(), sequence->pages->pages()});
+    step_.batch.sequences.push_back({first_row, rows[i], first, sequence->pages->first_page(),
+                                     sequence->pages->pages(), sequence->adapter.get()});
     step_.sequences.push_back(sequence);
     if (!sequence->has_generated()) step_.prefill_rows += rows[i];
     const int32_t last_row = first_row + rows[i] - 1;

@@ -129,6 +129,7 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
   opened.tokenizer = std::make_shared<const Tokenizer>(std::move(parts.vocab));
   opened.facts = std::move(parts.facts);
   opened.config = std::move(parts.config);
+  opened.path = options.path;
   const ModelConfig& config = opened.config;
   const std::unique_ptr<Model>& model = parts.model;
 
@@ -149,6 +150,35 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
   engine.max_cached_pages = std::min(kCachedPages, engine.max_pages);
   opened.engine = std::make_unique<Engine>(std::move(parts.model), opened.tokenizer, engine, std::move(sink));
   return opened;
+}
+
+std::shared_ptr<const WeightStore> open_base_weights(const std::string& path) {
+  if (is_directory(path)) {
+    struct Opened {
+      explicit Opened(const std::string& directory)
+          : config(read_hf_config(directory)), shards(directory), weights(shards, config) {}
+      const HfConfig config;
+      const HfShards shards;
+      const HfWeights weights;
+    };
+    const auto opened = std::make_shared<const Opened>(path);
+    return {opened, &opened->weights};
+  }
+  struct Opened {
+    explicit Opened(const std::string& name)
+        : file(name), header(parse(file)), weights(file, header, config_from_gguf(header)) {}
+    static GgufFile parse(const MappedFile& file) {
+      if (PackedFile::has_magic(file))
+        throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" +
+                                             file.path() + "' does not have; load the file it was made from");
+      return GgufFile::parse(file.bytes(), file.size());
+    }
+    const MappedFile file;
+    const GgufFile header;
+    const GgufWeights weights;
+  };
+  const auto opened = std::make_shared<const Opened>(path);
+  return {opened, &opened->weights};
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {

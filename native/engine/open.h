@@ -38,10 +38,15 @@ struct OpenedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   ModelConfig config;
   FileFacts facts;
+  std::string path;  // as it was given
 };
 
 // Takes as long as reading the file takes: call it on a thread of its own. Throws Error.
 OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink);
+
+// The weights of the file at `path`, opened once more, which the result keeps open. Throws Error{kAdapter}
+// when their rows cannot be read: a packed file has them in another order only.
+std::shared_ptr<const WeightStore> open_base_weights(const std::string& path);
 
 // The tokenizer alone, also from a file that holds nothing but a vocabulary. Throws Error.
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path);

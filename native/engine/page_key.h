@@ -79,7 +79,12 @@ inline std::array<uint32_t, 8> digest(std::span<const uint32_t> words) {
 
 }  // namespace sha256
 
-// The key of a page from the key of the page before it (all zero for the first page) and its tokens
+// What stands before the first page of a text. Nobody finds a text whose digest is one of these.
+inline PageKey root_page_key(uint64_t root) {
+  return {{0, 0, 0, 0, 0, 0, uint32_t(root >> 32), uint32_t(root)}};
+}
+
+// The key of a page from the key of the page before it (the root for the first page) and its tokens
 // (kPagePositions of them).
 inline PageKey next_page_key(const PageKey& before, std::span<const int32_t> tokens) {
   std::array<uint32_t, 8 + kPagePositions> words;

@@ -26,7 +26,7 @@ int64_t PageTable::resume(std::span<const int32_t> tokens) {
   std::vector<PageKey> keys;
   int64_t best = 0, run = 0;  // `run` known pages in a row end before page `keys.size()`
   for (int64_t page = 0; page < full; ++page) {
-    keys.push_back(next_page_key(page == 0 ? PageKey{} : keys.back(),
+    keys.push_back(next_page_key(page == 0 ? last_key_ : keys.back(),
                                  tokens.subspan(size_t(page * kPagePositions), size_t(kPagePositions))));
     run = pool_->contains(keys.back()) ? run + 1 : 0;
     const int64_t next = page + 1;

@@ -17,7 +17,10 @@ int64_t pages_needed(int64_t length, int64_t window, int64_t chunk);
 
 class PageTable {
  public:
-  PageTable(PagePool& pool, int64_t window) : pool_(&pool), window_(window) {}
+  // `root` names what the keys and values depend on beside the tokens: 0 is the base model alone, else the
+  // id of an adapter. Tables of different roots share no page.
+  PageTable(PagePool& pool, int64_t window, uint64_t root = 0)
+      : pool_(&pool), window_(window), last_key_(root_page_key(root)) {}
   ~PageTable() { clear(); }
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;
@@ -46,7 +49,7 @@ class PageTable {
   int64_t first_page_ = 0;
   std::vector<PageId> pages_;
   int64_t published_ = 0;  // pages below this number have a key
-  PageKey last_key_;       // of page published_ - 1
+  PageKey last_key_;       // of page published_ - 1, at first the root
 };
 
 }  // namespace maestrale

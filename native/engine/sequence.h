@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/adapter_table.h"
 #include "engine/event.h"
 #include "engine/page_table.h"
 #include "engine/prompt_lookup.h"
@@ -39,6 +40,7 @@ struct Request {
   Prompt prompt;
   int64_t max_new_tokens = 256;
   SamplingParams sampling;
+  std::string adapter;  // its name; "": the base model alone
   std::vector<std::string> stop;
   double timeout_ms = 0.0;  // the request ends with kAbort when it takes longer; 0: never
   bool ignore_eos = false;  // for measurements
@@ -57,6 +59,8 @@ class Sequence {
   // Set by any thread.
   std::atomic<bool> cancelled{false};
   std::atomic<bool> paused{false};
+
+  AdapterTable::Use adapter;  // until its last event has been queued
 
   // Guarded by the engine's mutex: part of the running step and not cancelled.
   bool in_step = false;

@@ -26,7 +26,7 @@ class FileMatrix final : public MatrixSource {
 
  private:
   const MappedFile& file_;
-  const GgufTensor& tensor_;
+  const GgufTensor tensor_;
 };
 
 std::string shape_text(const std::vector<uint64_t>& shape) {
@@ -77,6 +77,10 @@ std::vector<ModelTensor> checked_tensors(const MappedFile& file, const GgufFile&
 
 }  // namespace
 
+std::unique_ptr<const MatrixSource> gguf_matrix(const MappedFile& file, const GgufTensor& tensor) {
+  return std::make_unique<FileMatrix>(file, tensor);
+}
+
 GgufWeights::GgufWeights(const MappedFile& file, const GgufFile& header, const ModelConfig& config)
     : WeightStore(checked_tensors(file, header, config)), file_(file), header_(header) {}
 
@@ -85,7 +89,7 @@ QuantType GgufWeights::type(const ModelTensor& tensor) const {
 }
 
 std::unique_ptr<const MatrixSource> GgufWeights::open(const ModelTensor& tensor) const {
-  return std::make_unique<FileMatrix>(file_, *header_.find_tensor(tensor.name));
+  return gguf_matrix(file_, *header_.find_tensor(tensor.name));
 }
 
 }  // namespace maestrale

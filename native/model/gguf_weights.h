@@ -8,6 +8,9 @@
 
 namespace maestrale {
 
+// The rows of one tensor, as stored. The file must outlive the source.
+std::unique_ptr<const MatrixSource> gguf_matrix(const MappedFile& file, const GgufTensor& tensor);
+
 class GgufWeights final : public WeightStore {
  public:
   // Checks every tensor's presence and shape against `config`. File and header must outlive the store.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/adapted_products.h"
 
 namespace maestrale {
 namespace {
@@ -52,6 +53,7 @@ void Model::prepare(int32_t max_rows, const KvConfig& kv) {
   a_.v = backend_->allocate(max_rows, int64_t(c.n_kv_heads) * c.head_dim);
   a_.attention = backend_->allocate(max_rows, int64_t(c.n_heads) * c.head_dim);
   a_.ffn = backend_->allocate(max_rows, c.hidden_dim);
+  if (backend_->adapters() != nullptr) a_.up = backend_->allocate(max_rows, c.hidden_dim);
   a_.logits = backend_->allocate(max_rows, c.vocab_size);
   backend_->configure_kv(kv);
   std::vector<double> inv_freq(size_t(c.head_dim) / 2);
@@ -69,6 +71,11 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   std::vector<bool> cancelled(full_batch.sequences.size());
   std::vector<int32_t> row_now(size_t(full_batch.n_rows()));  // of each original row; -1: gone
   for (int32_t r = 0; r < full_batch.n_rows(); ++r) row_now[size_t(r)] = r;
+  AdaptedProducts products(b, weights_);
+  const auto begin = [&] {
+    b.begin(*batch);
+    products.set_rows(adapters_of_rows(*batch));
+  };
 
   // Takes the rows of newly cancelled sequences out of the batch; false when nothing is left.
   const auto drop_cancelled = [&](Tensor x) {
@@ -85,37 +92,39 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
       if (row >= 0) row = moved[size_t(row)];
     reduced = std::move(next);
     batch = &reduced.batch;
-    b.begin(*batch);
+    begin();
     return true;
   };
 
-  b.begin(*batch);
+  begin();
   if (!drop_cancelled({})) return {};
-  b.embed(weights_.token_embedding, a_.x);
+  products.embed(a_.x);
   for (size_t l = 0; l < weights_.layers.size(); ++l) {
     const LayerWeights& w = weights_.layers[l];
     if (!drop_cancelled(a_.x)) return {};
 
     b.rms_norm(a_.x, w.attention_norm, eps, a_.h);
-    const Projection qkv[] = {{&w.wq, a_.q}, {&w.wk, a_.k}, {&w.wv, a_.v}};
-    b.matmul(a_.h, qkv);
+    products.matmul(l, a_.h, {{kQ, a_.q}, {kK, a_.k}, {kV, a_.v}});
     b.rope_and_append(int32_t(l), a_.q, a_.k, a_.v);
     b.attention(int32_t(l), a_.q, a_.attention);
-    b.matmul_add(a_.attention, w.wo, a_.x);
+    products.matmul_add(l, a_.attention, kO, a_.x, a_.h);
 
     b.rms_norm(a_.x, w.ffn_norm, eps, a_.h);
-    b.swiglu(a_.h, w.w_gate, w.w_up, a_.ffn);
-    b.matmul_add(a_.ffn, w.w_down, a_.x);
+    products.swiglu(l, a_.h, a_.ffn, a_.up);
+    products.matmul_add(l, a_.ffn, kDown, a_.x, a_.h);
   }
   if (output_rows.empty() || !drop_cancelled(a_.x)) return {};
 
   // Rows that left keep a place in the result: row 0 stands in, the caller ignores it.
   std::vector<int32_t> wanted;
   for (int32_t row : output_rows) wanted.push_back(std::max(0, row_now[size_t(row)]));
+  const std::vector<const Adapter*> adapters = adapters_of_rows(*batch);
+  std::vector<const Adapter*> wanted_adapters;
+  for (int32_t row : wanted) wanted_adapters.push_back(adapters[size_t(row)]);
+  products.set_rows(wanted_adapters);
   b.gather_rows(a_.x, wanted, a_.h);
   b.rms_norm(a_.h, weights_.final_norm, eps, a_.h);
-  const Projection head[] = {{&weights_.output, a_.logits}};
-  b.matmul(a_.h, head);
+  products.output(a_.h, a_.logits);
   return b.read(a_.logits, int64_t(output_rows.size()));
 }
 

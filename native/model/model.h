@@ -55,7 +55,7 @@ class Model {
   std::unique_ptr<Backend> backend_;
   Weights weights_;
   struct Activations {
-    Tensor x, h, q, k, v, attention, ffn, logits;
+    Tensor x, h, q, k, v, attention, ffn, up, logits;
   } a_;
 };
 

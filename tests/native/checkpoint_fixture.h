@@ -35,12 +35,15 @@ inline std::vector<std::byte> to_bytes(const std::string& text) {
   return bytes;
 }
 
-// A safetensors file of BF16 tensors.
 struct TensorCopy {
   std::string name;
   std::vector<uint64_t> shape;
   std::vector<std::byte> bytes;
+  std::string dtype = "";  // "": that of the file
+
+  float* floats() { return reinterpret_cast<float*>(bytes.data()); }
 };
+// A safetensors file of these tensors.
 inline std::vector<std::byte> safetensors(const std::vector<TensorCopy>& tensors,
                                           const std::string& dtype = "BF16") {
   std::string header = "{";
@@ -49,8 +52,9 @@ inline std::vector<std::byte> safetensors(const std::vector<TensorCopy>& tensors
   for (const TensorCopy& tensor : tensors) {
     std::string shape;
     for (const uint64_t side : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(side);
-    header += (offset == 0 ? "\"" : ",\"") + tensor.name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" +
-              shape + "],\"data_offsets\":[" + std::to_string(offset) + "," +
+    header += (offset == 0 ? "\"" : ",\"") + tensor.name + "\":{\"dtype\":\"" +
+              (tensor.dtype.empty() ? dtype : tensor.dtype) + "\",\"shape\":[" + shape +
+              "],\"data_offsets\":[" + std::to_string(offset) + "," +
               std::to_string(offset + tensor.bytes.size()) + "]}";
     offset += tensor.bytes.size();
     data.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());

@@ -43,6 +43,7 @@ struct Timeline {
   }
   std::vector<PageId> pages;
   int64_t position = 0;
+  const Adapter* adapter = nullptr;
 };
 
 inline bool never_cancelled(size_t) { return false; }
@@ -55,7 +56,7 @@ inline std::vector<float> run_logits(Model& model, std::span<const int32_t> toke
     const size_t n = std::min(size_t(chunk), tokens.size() - begin);
     Batch batch;
     batch.tokens.assign(tokens.begin() + long(begin), tokens.begin() + long(begin + n));
-    batch.sequences.push_back({0, int32_t(n), timeline.position, 0, timeline.pages});
+    batch.sequences.push_back({0, int32_t(n), timeline.position, 0, timeline.pages, timeline.adapter});
     std::vector<int32_t> rows(n);
     for (size_t i = 0; i < n; ++i) rows[i] = int32_t(i);
     const std::span<const float> logits = model.forward(batch, rows, never_cancelled);

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/adapted_products.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace maestrale {
+
+std::vector<const Adapter*> adapters_of_rows(const Batch& batch) {
+  std::vector<const Adapter*> adapters(size_t(batch.n_rows()));
+  for (const BatchSequence& sequence : batch.sequences)
+    std::fill_n(adapters.begin() + sequence.first_row, sequence.n_rows, sequence.adapter);
+  return adapters;
+}
+
+void AdaptedProducts::set_rows(const std::vector<const Adapter*>& adapter_of_row) {
+  groups_.clear();
+  for (size_t row = 0; row < adapter_of_row.size(); ++row) {
+    const Adapter* adapter = adapter_of_row[row];
+    if (adapter == nullptr) continue;
+    if (row == 0 || adapter_of_row[row - 1] != adapter) groups_.push_back({adapter, {int32_t(row), 0}});
+    ++groups_.back().rows.count;
+  }
+}
+
+AdapterOps& AdaptedProducts::ops() const {
+  AdapterOps* ops = backend_.adapters();
+  if (ops == nullptr) throw Error(ErrorCode::kInternal, "a batch has adapters, the device has none");
+  return *ops;
+}
+
+bool AdaptedProducts::changed(size_t layer, LayerPart part) const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [&](const Group& group) { return bool(group.adapter->layers[layer].*part.delta); });
+}
+
+void AdaptedProducts::add_deltas(size_t layer, Tensor x, std::initializer_list<LayerProduct> products) {
+  for (const Group& group : groups_) {
+    LowRankProduct changes[3];
+    size_t n = 0;
+    for (const LayerProduct& product : products)
+      if (const LowRank& delta = group.adapter->layers[layer].*product.part.delta)
+        changes[n++] = {&delta, product.out};
+    if (n > 0) ops().add_low_rank(x, group.rows, {changes, n});
+  }
+}
+
+void AdaptedProducts::embed(Tensor out) {
+  backend_.embed(weights_.token_embedding, out);
+  for (const Group& group : groups_)
+    if (group.adapter->token_embedding.data != nullptr)
+      ops().embed_rows(group.adapter->token_embedding, group.rows, out);
+}
+
+void AdaptedProducts::matmul(size_t layer, Tensor x, std::initializer_list<LayerProduct> products) {
+  Projection projections[3];
+  size_t n = 0;
+  for (const LayerProduct& product : products)
+    projections[n++] = {&(weights_.layers[layer].*product.part.weight), product.out};
+  backend_.matmul(x, {projections, n});
+  add_deltas(layer, x, products);
+}
+
+void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor residual, Tensor scratch) {
+  if (!changed(layer, part)) {
+    backend_.matmul_add(x, weights_.layers[layer].*part.weight, residual);
+    return;
+  }
+  matmul(layer, x, {{part, scratch}});
+  ops().add(scratch, residual);
+}
+
+void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch) {
+  if (!changed(layer, kGate) && !changed(layer, kUp)) {
+    const LayerWeights& w = weights_.layers[layer];
+    backend_.swiglu(x, w.w_gate, w.w_up, out);
+    return;
+  }
+  matmul(layer, x, {{kGate, out}, {kUp, scratch}});
+  ops().apply_gate(out, scratch, out);
+}
+
+void AdaptedProducts::output(Tensor x, Tensor logits) {
+  const Projection head{&weights_.output, logits};
+  backend_.matmul(x, {&head, 1});
+  for (const Group& group : groups_) {
+    if (group.adapter->own_output.data != nullptr)
+      ops().matmul_rows(x, group.rows, {&group.adapter->own_output, logits});
+    const LowRankProduct change{&group.adapter->output, logits};
+    if (group.adapter->output) ops().add_low_rank(x, group.rows, {&change, 1});
+  }
+}
+
+}  // namespace maestrale

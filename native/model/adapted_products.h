@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The matrix products of the forward pass, with what the adapters of a batch make of them. In a batch without
+// adapters each is one call of the backend.
+//
+// A product that is fused with what follows it is split where an adapter changes it. The parts give the bits
+// of the whole, so a row does not depend on whether another one has an adapter.
+#pragma once
+
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/adapter.h"
+#include "model/model.h"
+
+namespace maestrale {
+
+// A weight of a layer and its counterpart in an adapter.
+struct LayerPart {
+  Matrix LayerWeights::*weight;
+  LowRank LayerAdapter::*delta;
+};
+inline constexpr LayerPart kQ{&LayerWeights::wq, &LayerAdapter::wq};
+inline constexpr LayerPart kK{&LayerWeights::wk, &LayerAdapter::wk};
+inline constexpr LayerPart kV{&LayerWeights::wv, &LayerAdapter::wv};
+inline constexpr LayerPart kO{&LayerWeights::wo, &LayerAdapter::wo};
+inline constexpr LayerPart kGate{&LayerWeights::w_gate, &LayerAdapter::w_gate};
+inline constexpr LayerPart kUp{&LayerWeights::w_up, &LayerAdapter::w_up};
+inline constexpr LayerPart kDown{&LayerWeights::w_down, &LayerAdapter::w_down};
+
+struct LayerProduct {
+  LayerPart part;
+  Tensor out;
+};
+
+class AdaptedProducts {
+ public:
+  AdaptedProducts(Backend& backend, const Weights& weights) : backend_(backend), weights_(weights) {}
+
+  // The rows that the following calls work on: the adapter of each, nullptr for none.
+  void set_rows(const std::vector<const Adapter*>& adapter_of_row);
+
+  void embed(Tensor out);
+  // p.out = x * w^T for every product p, all of `layer`
+  void matmul(size_t layer, Tensor x, std::initializer_list<LayerProduct> products);
+  // residual += x * w^T; `scratch` is as wide as residual
+  void matmul_add(size_t layer, Tensor x, LayerPart part, Tensor residual, Tensor scratch);
+  // out = silu(x * w_gate^T) .* (x * w_up^T); `scratch` is as wide as out
+  void swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch);
+  void output(Tensor x, Tensor logits);
+
+ private:
+  struct Group {  // neighbouring rows of one adapter
+    const Adapter* adapter;
+    RowRange rows;
+  };
+  bool changed(size_t layer, LayerPart part) const;
+  void add_deltas(size_t layer, Tensor x, std::initializer_list<LayerProduct> products);
+  AdapterOps& ops() const;
+
+  Backend& backend_;
+  const Weights& weights_;
+  std::vector<Group> groups_;
+};
+
+// The adapter of every row of `batch`.
+std::vector<const Adapter*> adapters_of_rows(const Batch& batch);
+
+}  // namespace maestrale
