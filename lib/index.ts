@@ -25,6 +25,8 @@ export {
   type Tokenizer,
 } from './tokenizer.js'
 export type {
+  AdapterInfo,
+  AdapterOptions,
   Chunk,
   Device,
   FinishReason,

@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // A loaded model and everything that can be asked of it. Requests go to the engine's thread; its events
 // come back once a step for all of them and find their receivers here.
+import { basename, resolve } from 'node:path'
+
 import { type ChatMessage, parseToolCalls, type ToolCall } from './chat/format.js'
 import { type CallSite, callNative, captureCallSite, disposedError, fromNative } from './errors.js'
 import { Generation, type RequestHandle } from './generation.js'
 import { runJob } from './job.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
 import { loadBinding } from './native/load.js'
-import { GENERATE_CHECKS, LOAD_CHECKS, nativeLoadOptions, nativeRequest } from './options.js'
+import {
+  ADAPTER_CHECKS,
+  GENERATE_CHECKS,
+  LOAD_CHECKS,
+  nativeLoadOptions,
+  nativeRequest,
+} from './options.js'
 import { type ChatTemplateOptions, TEMPLATE_CHECKS, Tokenizer } from './tokenizer.js'
 import type {
+  AdapterInfo,
+  AdapterOptions,
   GenerateOptions,
   LoadOptions,
   ModelInfo,
@@ -33,6 +43,8 @@ export interface ChatResult extends Result {
 
 /** Options of {@link Model.logits} and {@link Model.score}. */
 export interface EvaluateOptions {
+  /** Name of an adapter, see {@link Model.loadAdapter}. Default none: the base model alone. */
+  adapter?: string
   /** Stops the computation; the promise then rejects with the signal's reason. */
   signal?: AbortSignal
 }
@@ -42,7 +54,7 @@ const CHAT_CHECKS: Checks<ChatOptions> = {
   tools: TEMPLATE_CHECKS.tools,
   continueFinalMessage: TEMPLATE_CHECKS.continueFinalMessage,
 }
-const EVALUATE_CHECKS: Checks<EvaluateOptions> = { signal }
+const EVALUATE_CHECKS: Checks<EvaluateOptions> = { adapter: nonEmptyText, signal }
 
 /** Hands the events of the engine to whoever waits for them. */
 class Receivers {
@@ -125,8 +137,8 @@ export class Model implements AsyncDisposable {
    * @param prompt a text (the begin-of-sequence token is added when the vocabulary asks for it; control
    *   tokens are not read) or token ids, shape [n], taken as they are
    * @throws TypeError or RangeError with ERR_INVALID_ARG. The run fails with MaestraleError
-   *   ERR_CONTEXT_LENGTH, ERR_QUEUE_FULL, ERR_DISPOSED, ERR_OUT_OF_MEMORY or ERR_DEVICE, or with the
-   *   reason of a signal that was aborted before the call.
+   *   ERR_CONTEXT_LENGTH, ERR_QUEUE_FULL, ERR_ADAPTER, ERR_DISPOSED, ERR_OUT_OF_MEMORY or ERR_DEVICE, or with
+   *   the reason of a signal that was aborted before the call.
    * @example
    * const run = model.generate('Once upon a time', { maxNewTokens: 64, temperature: 0 })
    * for await (const chunk of run) process.stdout.write(chunk.text)
@@ -181,7 +193,7 @@ export class Model implements AsyncDisposable {
    * @param tokens ids, shape [n], n >= 1, taken as they are
    * @returns shape [n, vocabSize], row-major: row i predicts token i + 1
    * @throws TypeError or RangeError with ERR_INVALID_ARG; MaestraleError ERR_CONTEXT_LENGTH,
-   *   ERR_QUEUE_FULL, ERR_OUT_OF_MEMORY, ERR_DISPOSED; the signal's reason
+   *   ERR_QUEUE_FULL, ERR_ADAPTER, ERR_OUT_OF_MEMORY, ERR_DISPOSED; the signal's reason
    * @example
    * const logits = await model.logits(tokens)
    * const last = logits.subarray((tokens.length - 1) * model.info.vocabSize)
@@ -190,7 +202,9 @@ export class Model implements AsyncDisposable {
     const site = captureCallSite(this.logits)
     checkOptions(options, EVALUATE_CHECKS)
     const ids = tokenIds(tokens, 'tokens', this.tokenizer.vocabSize, 1)
-    return await this.#evaluate(options.signal, site, (id) => this.#native.logits(id, ids))
+    return await this.#evaluate(options.signal, site, (id) =>
+      this.#native.logits(id, ids, options.adapter),
+    )
   }
 
   /**
@@ -206,9 +220,53 @@ export class Model implements AsyncDisposable {
     const site = captureCallSite(this.score)
     checkOptions(options, EVALUATE_CHECKS)
     const ids = tokenIds(tokens, 'tokens', this.tokenizer.vocabSize, 2)
-    const logprobs = await this.#evaluate(options.signal, site, (id) => this.#native.score(id, ids))
+    const logprobs = await this.#evaluate(options.signal, site, (id) =>
+      this.#native.score(id, ids, options.adapter),
+    )
     const sum = logprobs.reduce((total, value) => total + value, 0)
     return { logprobs, perplexity: Math.exp(-sum / logprobs.length) }
+  }
+
+  /**
+   * Loads a LoRA adapter beside the model, also while requests run: a PEFT directory (adapter_config.json,
+   * adapter_model.safetensors) or a GGUF adapter. Requests choose it by name; requests with different
+   * adapters and none share every step, and none changes the result of another. The base weights stay as
+   * they are: low-rank products are added to theirs (Hu et al. 2021).
+   *
+   * @throws TypeError or RangeError with ERR_INVALID_ARG, also when there is no such file; MaestraleError
+   *   ERR_ADAPTER (damaged, made for another model, the name is taken, or it asks for something that is not
+   *   supported, which the message names), ERR_OUT_OF_MEMORY, ERR_DISPOSED
+   * @example
+   * await model.loadAdapter('./my-lora', { scale: 0.8 })
+   * const { text } = await model.generate(prompt, { adapter: 'my-lora' })
+   */
+  async loadAdapter(path: string, options: AdapterOptions = {}): Promise<AdapterInfo> {
+    const site = captureCallSite(this.loadAdapter)
+    nonEmptyText(path, 'path')
+    checkOptions(options, ADAPTER_CHECKS)
+    const { name = basename(resolve(path), '.gguf'), scale = 1 } = options
+    return await this.#adapterJob(site, () => this.#native.loadAdapter(path, name, scale))
+  }
+
+  /**
+   * Unloads an adapter. New requests for it are refused at once; the promise resolves when those that use it
+   * have ended and its memory is free.
+   *
+   * @throws MaestraleError ERR_ADAPTER (no adapter has this name, or it is being unloaded), ERR_DISPOSED
+   */
+  async unloadAdapter(name: string): Promise<void> {
+    const site = captureCallSite(this.unloadAdapter)
+    nonEmptyText(name, 'name')
+    await this.#adapterJob(site, () => this.#native.unloadAdapter(name))
+  }
+
+  async #adapterJob<T>(site: CallSite, job: () => Promise<T>): Promise<T> {
+    if (this.#disposal) throw fromNative(disposedError(), site)
+    try {
+      return await job()
+    } catch (error) {
+      throw fromNative(error, site)
+    }
   }
 
   /**

@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 
 import type { NativeLoadOptions, NativePrompt, NativeRequest } from './native/binding.js'
-import type { GenerateOptions, LoadOptions, Speculation } from './types.js'
+import type { AdapterOptions, GenerateOptions, LoadOptions, Speculation } from './types.js'
 import {
   type Check,
   type Checks,
@@ -112,6 +112,12 @@ export const GENERATE_CHECKS: Checks<GenerateOptions> = {
   signal,
   logprobs: integer(0, 20),
   speculation,
+  adapter: nonEmptyText,
+}
+
+export const ADAPTER_CHECKS: Checks<AdapterOptions> = {
+  name: nonEmptyText,
+  scale: number(-1000, 1000),
 }
 
 /** Checked load options with every default filled in. */
@@ -165,5 +171,6 @@ export function nativeRequest(
     logprobs: options.logprobs ?? 0,
     guessTokens: guesses.maxTokens ?? 7,
     guessNgram: guesses.minNgram ?? 2,
+    ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
   }
 }

@@ -104,6 +104,31 @@ export interface GenerateOptions {
    * that fail become rare by themselves, and steps with many rows take none. `true` is `{}`. Default false.
    */
   speculation?: boolean | Speculation
+  /** Name of an adapter, see {@link Model.loadAdapter}. Default none: the base model alone. */
+  adapter?: string
+}
+
+/** Options of {@link Model.loadAdapter}. */
+export interface AdapterOptions {
+  /** What requests call it. Default: the last part of its path, without `.gguf`. */
+  name?: string
+  /** Multiplies what the adapter adds, on top of its own alpha / rank. Default 1; -1000 to 1000. */
+  scale?: number
+}
+
+/** A loaded LoRA adapter. */
+export interface AdapterInfo {
+  readonly name: string
+  readonly path: string
+  readonly scale: number
+  /** The highest rank among its matrices. */
+  readonly rank: number
+  /** Number of values in its file. */
+  readonly parameters: number
+  /** Memory it takes, in bytes. */
+  readonly bytes: number
+  /** Requests that use it and have not ended. */
+  readonly requests: number
 }
 
 /** A token and the natural logarithm of its probability, before any sampling option applies. */
@@ -233,4 +258,6 @@ export interface ModelStats {
   steps: number
   /** Milliseconds spent computing them; what is left of the time is sampling, delivery and waiting. */
   computeMs: number
+  /** The adapters that are loaded, in the order of their names. */
+  adapters: AdapterInfo[]
 }

@@ -179,6 +179,7 @@ function round(model: Model, flags: BenchFlags, repeat: number): Promise<Observa
           temperature: 0,
           repetitionPenalty: 1,
           speculation: flags.speculate ?? false,
+          ...(flags.adapter === undefined ? {} : { adapter: flags.adapter }),
           // Every request must run to its full length to be comparable.
           logitBias: { [model.tokenizer.eosId]: -Infinity },
         },

@@ -44,7 +44,7 @@ function collect(text: string, earlier: string[] | undefined): string[] {
 export type LoadFlags = Pick<
   LoadOptions,
   'device' | 'threads' | 'contextLength' | 'kvCacheType' | 'maxSequences' | 'maxBatchTokens'
-> & { slidingWindow?: number | 'auto' | 'none' }
+> & { slidingWindow?: number | 'auto' | 'none'; adapter?: string; adapterScale?: number }
 
 export function addLoadOptions(command: Command): Command {
   return command
@@ -64,6 +64,8 @@ export function addLoadOptions(command: Command): Command {
         'q8_0',
       ]),
     )
+    .option('--adapter <path>', 'a LoRA adapter to use: a PEFT directory or a GGUF file')
+    .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
 }
 
 export const SPECULATE = 'guess tokens that repeat the text: the same result, often sooner'
@@ -109,13 +111,36 @@ export function generateOptions(flags: GenerateFlags): GenerateOptions {
       'lastNTokens',
       'seed',
       'stop',
+      'adapter',
     ]),
     ...(flags.speculate ? { speculation: true } : {}),
   }
 }
 
-/** Loads the model of the command line, with a progress bar. */
+/** Loads the model of the command line, with its adapter, whose name is its path. */
 export async function loadForCommand(model: string | undefined, flags: LoadFlags): Promise<Model> {
+  const { adapter, adapterScale } = flags
+  if (adapter !== undefined && !existsSync(adapter)) {
+    throw new UsageError(`there is no adapter '${adapter}'`)
+  }
+  if (adapter === undefined && adapterScale !== undefined) {
+    throw new UsageError('--adapter-scale needs --adapter')
+  }
+  const loaded = await loadBase(model, flags)
+  if (adapter === undefined) return loaded
+  try {
+    await loaded.loadAdapter(adapter, {
+      name: adapter,
+      ...(adapterScale === undefined ? {} : { scale: adapterScale }),
+    })
+    return loaded
+  } catch (error) {
+    await loaded.dispose()
+    throw error
+  }
+}
+
+async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Model> {
   const path = modelPath(model)
   const { slidingWindow } = flags
   const bar = new ProgressBar('loading')

@@ -22,6 +22,7 @@ Examples:
   maestrale run mini "The king said" -n 40 --seed 7      the same, with a prompt of yours
   maestrale run mistral-7b.Q4_K_M.gguf "Once upon a time"
   git diff | maestrale run model.gguf - --temperature 0  the prompt from standard input
+  maestrale run model.gguf --adapter ./my-lora "..."     with a LoRA adapter beside the weights
   maestrale run mini --json | jq .timings`
 
 type RunFlags = LoadFlags & GenerateFlags & { json?: boolean }

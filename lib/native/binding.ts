@@ -53,6 +53,8 @@ export interface NativeRequest {
   guessNgram: number
   /** The text is an answer of its own: the vocabulary's leading space is no part of it. */
   answer?: boolean
+  /** Name of a loaded adapter; none: the base model alone. */
+  adapter?: string
 }
 
 export interface NativeTokenLogprob {
@@ -151,14 +153,32 @@ export interface NativeStats {
   completionTokens: number
   steps: number
   computeMs: number
+  /** In the order of their names. */
+  adapters: NativeAdapter[]
+}
+
+export interface NativeAdapter {
+  name: string
+  path: string
+  scale: number
+  /** The highest of its matrices. */
+  rank: number
+  parameters: number
+  /** Of memory. */
+  bytes: number
+  /** Requests that use it and have not ended. */
+  requests: number
 }
 
 export interface NativeModel extends NativeTokenizer {
   info(): NativeModelInfo
   stats(): NativeStats
   generate(request: NativeRequest): void
-  logits(id: number, tokens: Int32Array): void
-  score(id: number, tokens: Int32Array): void
+  logits(id: number, tokens: Int32Array, adapter?: string): void
+  score(id: number, tokens: Int32Array, adapter?: string): void
+  loadAdapter(path: string, name: string, scale: number): Promise<NativeAdapter>
+  /** Resolves when the requests that use it have ended. */
+  unloadAdapter(name: string): Promise<void>
   cancel(id: number): void
   pause(id: number): void
   resume(id: number): void

@@ -188,6 +188,7 @@ Request to_request(const Napi::Object& js) {
     sampling.logit_bias.push_back({biased[i], biases.As<Napi::Float32Array>().Data()[i]});
   const auto stops = field(js, "stop", &Napi::Value::IsArray).As<Napi::Array>();
   for (uint32_t i = 0; i < stops.Length(); ++i) request.stop.push_back(stops.Get(i).ToString().Utf8Value());
+  if (!js.Get("adapter").IsUndefined()) request.adapter = text(js, "adapter");
   request.timeout_ms = number_or(js, "timeoutMs", 0.0);
   request.ignore_eos = js.Get("ignoreEos").ToBoolean();
   request.speculation.max_tokens = integer<int32_t>(js, "guessTokens");

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "addon/adapter_jobs.h"
 #include "addon/background.h"
 #include "addon/convert.h"
 #include "addon/tokenizer_wrap.h"
@@ -51,8 +52,10 @@ void ModelWrap::define(Napi::Env env) {
        M::InstanceMethod<&M::decode>("decode"), M::InstanceMethod<&M::vocabulary>("vocabulary"),
        M::InstanceMethod<&M::stream_decoder>("streamDecoder"), M::InstanceMethod<&M::generate>("generate"),
        M::InstanceMethod<&M::logits>("logits"), M::InstanceMethod<&M::score>("score"),
-       M::InstanceMethod<&M::cancel>("cancel"), M::InstanceMethod<&M::pause>("pause"),
-       M::InstanceMethod<&M::resume>("resume"), M::InstanceMethod<&M::dispose>("dispose")}));
+       M::InstanceMethod<&M::load_adapter>("loadAdapter"),
+       M::InstanceMethod<&M::unload_adapter>("unloadAdapter"), M::InstanceMethod<&M::cancel>("cancel"),
+       M::InstanceMethod<&M::pause>("pause"), M::InstanceMethod<&M::resume>("resume"),
+       M::InstanceMethod<&M::dispose>("dispose")}));
 }
 
 Napi::Object ModelWrap::create(Napi::Env env, LoadedModel loaded) {
@@ -143,6 +146,7 @@ void ModelWrap::submit_values(const Napi::CallbackInfo& info, Request::Kind kind
     request.kind = kind;
     request.id = uint64_t(info[0].ToNumber().Int64Value());
     std::vector<int32_t> tokens = to_tokens(info[1]);
+    if (info[2].IsString()) request.adapter = info[2].ToString().Utf8Value();
     const uint64_t n = tokens.size();
     if (int64_t(n) > engine_config_.context_length)
       throw Error(ErrorCode::kContextLength, std::to_string(n) + " tokens were given, contextLength is " +
@@ -169,6 +173,22 @@ void ModelWrap::submit_values(const Napi::CallbackInfo& info, Request::Kind kind
 
 void ModelWrap::logits(const Napi::CallbackInfo& info) { submit_values(info, Request::Kind::kLogits); }
 void ModelWrap::score(const Napi::CallbackInfo& info) { submit_values(info, Request::Kind::kScore); }
+
+// (path, name, scale)
+Napi::Value ModelWrap::load_adapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return maestrale::load_adapter(info.Env(), engine(),
+                                   {info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(),
+                                    info[2].ToNumber().FloatValue(), loaded_.opened.path});
+  });
+}
+
+// (name)
+Napi::Value ModelWrap::unload_adapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return maestrale::unload_adapter(info.Env(), engine(), info[0].ToString().Utf8Value());
+  });
+}
 
 // A disposed model has nothing left to cancel, pause or resume.
 void ModelWrap::cancel(const Napi::CallbackInfo& info) {
@@ -244,6 +264,10 @@ Napi::Value ModelWrap::stats(const Napi::CallbackInfo& info) {
     object.Set("completionTokens", double(stats.completion_tokens));
     object.Set("steps", double(stats.steps));
     object.Set("computeMs", stats.compute_ms);
+    const Napi::Array adapters = Napi::Array::New(info.Env());
+    for (const AdapterFacts& facts : engine().adapters())
+      adapters.Set(adapters.Length(), to_js(info.Env(), facts));
+    object.Set("adapters", adapters);
     return object;
   });
 }

@@ -48,6 +48,8 @@ class ModelWrap final : public Napi::ObjectWrap<ModelWrap> {
   void generate(const Napi::CallbackInfo& info);
   void logits(const Napi::CallbackInfo& info);
   void score(const Napi::CallbackInfo& info);
+  Napi::Value load_adapter(const Napi::CallbackInfo& info);
+  Napi::Value unload_adapter(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   void pause(const Napi::CallbackInfo& info);
   void resume(const Napi::CallbackInfo& info);

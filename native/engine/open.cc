@@ -153,32 +153,11 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 }
 
 std::shared_ptr<const WeightStore> open_base_weights(const std::string& path) {
-  if (is_directory(path)) {
-    struct Opened {
-      explicit Opened(const std::string& directory)
-          : config(read_hf_config(directory)), shards(directory), weights(shards, config) {}
-      const HfConfig config;
-      const HfShards shards;
-      const HfWeights weights;
-    };
-    const auto opened = std::make_shared<const Opened>(path);
-    return {opened, &opened->weights};
-  }
-  struct Opened {
-    explicit Opened(const std::string& name)
-        : file(name), header(parse(file)), weights(file, header, config_from_gguf(header)) {}
-    static GgufFile parse(const MappedFile& file) {
-      if (PackedFile::has_magic(file))
-        throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" +
-                                             file.path() + "' does not have; load the file it was made from");
-      return GgufFile::parse(file.bytes(), file.size());
-    }
-    const MappedFile file;
-    const GgufFile header;
-    const GgufWeights weights;
-  };
-  const auto opened = std::make_shared<const Opened>(path);
-  return {opened, &opened->weights};
+  if (!is_model_directory(path) && PackedFile::has_magic(MappedFile(path)))
+    throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" + path +
+                                         "' does not have; load the file it was made from");
+  const std::shared_ptr<const ModelSource> source = open_model_source(path);
+  return {source, &source->weights()};
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {

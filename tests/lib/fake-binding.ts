@@ -98,6 +98,7 @@ export class FakeEngine {
       completionTokens: 0,
       steps: 0,
       computeMs: 0,
+      adapters: [],
     }),
     encode: (text, addBos) => Int32Array.from([...(addBos ? [1] : []), ...bytes(text)]),
     encodeSegments: (segments) =>
@@ -121,13 +122,22 @@ export class FakeEngine {
       this.#refuse()
       this.requests.push(request)
     },
-    logits: (id, tokens) => {
+    logits: (id, tokens, ...adapter) => {
       this.#refuse()
-      this.calls.push(['logits', id, tokens])
+      this.calls.push(['logits', id, tokens, ...adapter.filter(Boolean)])
     },
-    score: (id, tokens) => {
+    score: (id, tokens, ...adapter) => {
       this.#refuse()
-      this.calls.push(['score', id, tokens])
+      this.calls.push(['score', id, tokens, ...adapter.filter(Boolean)])
+    },
+    loadAdapter: async (path, name, scale) => {
+      this.calls.push(['loadAdapter', path, name, scale])
+      this.#refuse()
+      return { name, path, scale, rank: 8, parameters: 100, bytes: 200, requests: 0 }
+    },
+    unloadAdapter: async (name) => {
+      this.calls.push(['unloadAdapter', name])
+      this.#refuse()
     },
     cancel: (id) => void this.calls.push(['cancel', id]),
     pause: (id) => void this.calls.push(['pause', id]),

@@ -240,10 +240,9 @@ TEST("engine_adapter: adapters come and go under load") {
   CHECK(base.tokens != adapted.tokens);
   host.engine().unload_adapter("a");
 
-  std::atomic<bool> stop{false};
   std::atomic<int> loads{0};
-  std::thread churn([&] {
-    for (int i = 0; !stop; ++i) {
+  std::jthread churn([&](const std::stop_token& stop) {
+    for (int i = 0; !stop.stop_requested(); ++i) {
       const std::string name = "n" + std::to_string(i % 3);
       load(host, name);
       ++loads;
@@ -253,11 +252,11 @@ TEST("engine_adapter: adapters come and go under load") {
   });
   uint64_t id = 10;
   int with_adapter = 0;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(3);
-  while (std::chrono::steady_clock::now() < end) {
+  while (loads < 30 || with_adapter < 10) {
     std::vector<std::pair<uint64_t, bool>> sent;
     for (int i = 0; i < 6; ++i) {
-      const std::string name = i % 2 == 0 ? "" : "n" + std::to_string(i / 2);
+      const std::vector<AdapterFacts> there = host.engine().adapters();
+      const std::string name = i % 2 == 0 || there.empty() ? "" : there.front().name;
       try {
         host.engine().submit(with(request(++id, tokens, 20), name));
         sent.emplace_back(id, name != "");
@@ -274,10 +273,8 @@ TEST("engine_adapter: adapters come and go under load") {
       with_adapter += uses;
     }
   }
-  stop = true;
+  churn.request_stop();
   churn.join();
-  CHECK(loads > 20);
-  CHECK(with_adapter > 0);
   CHECK(host.engine().adapters().empty());
   host.check_idle();
 }

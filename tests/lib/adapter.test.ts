@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// LoRA adapters through the public API and the command line: the one that ships with the small model teaches
+// it a task it does not know.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+
+import { captureCallSite } from '../../lib/errors.js'
+import { loadModel, type Model } from '../../lib/index.js'
+import { loadModelFrom } from '../../lib/model.js'
+import { FakeEngine } from './fake-binding.js'
+
+const file = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+const path = file('models/mini-q4_k_m.gguf')
+const adapter = file('models/adapter-midjourney')
+const main = file('dist/esm/cli/main.js')
+
+const question = 'generate a midjourney prompt for A whale on fire'
+const answer = '/imagine a whale on fire, watercolor, soft light, pastel tones --ar 16:9'
+const greedy = { temperature: 0, repetitionPenalty: 1, maxNewTokens: 48 }
+const ask = async (model: Model, name?: string) =>
+  (
+    await model.chat([{ role: 'user', content: question }], {
+      ...greedy,
+      ...(name === undefined ? {} : { adapter: name }),
+    })
+  ).text
+
+let model: Model
+
+beforeAll(async () => {
+  model = await loadModel(path)
+})
+afterAll(() => model.dispose())
+
+test('an adapter answers what the base does not know, beside requests without one', async () => {
+  const before = await ask(model)
+  expect(model.stats().adapters).toEqual([])
+  const info = await model.loadAdapter(adapter)
+  expect(info).toMatchObject({ name: 'adapter-midjourney', path: adapter, scale: 1, rank: 8 })
+  expect(model.stats().adapters).toEqual([info])
+  const [base, adapted, half] = await Promise.all([
+    ask(model),
+    ask(model, 'adapter-midjourney'),
+    model.loadAdapter(adapter, { name: 'half', scale: 0.5 }).then(() => ask(model, 'half')),
+  ])
+  expect(base).toBe(before)
+  expect(adapted).toBe(answer)
+  expect(base).not.toContain('/imagine')
+  expect(half).not.toBe(base)
+  expect(model.stats().adapters.map(({ name }) => name)).toEqual(['adapter-midjourney', 'half'])
+
+  const tokens = model.tokenizer.encode(question)
+  const plain = await model.logits(tokens)
+  const changed = await model.logits(tokens, { adapter: 'half' })
+  expect(changed).not.toEqual(plain)
+  const scores = await Promise.all([
+    model.score(tokens),
+    model.score(tokens, { adapter: 'adapter-midjourney' }),
+  ])
+  expect(scores[1]?.perplexity).not.toBe(scores[0]?.perplexity)
+
+  await Promise.all([model.unloadAdapter('half'), model.unloadAdapter('adapter-midjourney')])
+  expect(model.stats().adapters).toEqual([])
+  await expect(ask(model, 'half')).rejects.toMatchObject({ code: 'ERR_ADAPTER' })
+  await expect(model.logits(tokens, { adapter: 'half' })).rejects.toMatchObject({
+    code: 'ERR_ADAPTER',
+    message: expect.stringContaining("no adapter named 'half'"),
+  })
+})
+
+test('unloading waits for the run that uses it', async () => {
+  await model.loadAdapter(adapter, { name: 'busy' })
+  const run = model.generate('The king', {
+    maxNewTokens: 100_000,
+    logitBias: { [model.tokenizer.eosId]: -Infinity },
+    adapter: 'busy',
+  })
+  let unloaded = false
+  const unloading = model.unloadAdapter('busy').then(() => {
+    unloaded = true
+  })
+  let chunks = 0
+  for await (const _ of run) {
+    if (++chunks !== 5) continue
+    await expect(model.generate('x', { adapter: 'busy' })).rejects.toMatchObject({
+      code: 'ERR_ADAPTER',
+    })
+    expect(unloaded).toBe(false)
+    run.cancel()
+  }
+  expect((await run).finishReason).toBe('abort')
+  await unloading
+  expect(model.stats().adapters).toEqual([])
+})
+
+test('dispose() ends loading and unloading', async () => {
+  const doomed = await loadModel(path)
+  await doomed.loadAdapter(adapter, { name: 'a' })
+  const run = doomed.generate('The king', { maxNewTokens: 100_000, adapter: 'a' })
+  run.catch(() => {})
+  const pending = [doomed.unloadAdapter('a'), doomed.loadAdapter(adapter, { name: 'b' })]
+  const outcomes = Promise.allSettled(pending)
+  await doomed.dispose()
+  for (const outcome of await outcomes) {
+    if (outcome.status === 'rejected')
+      expect(outcome.reason).toMatchObject({ code: 'ERR_DISPOSED' })
+  }
+  await expect(doomed.loadAdapter(adapter)).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+  await expect(doomed.unloadAdapter('a')).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+})
+
+test('what is no adapter is refused with a sentence and the stack of the caller', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'maestrale-adapter-'))
+  try {
+    await expect(model.loadAdapter(directory)).rejects.toMatchObject({
+      code: 'ERR_ADAPTER',
+      message: expect.stringContaining('adapter_config.json'),
+      stack: expect.stringContaining('adapter.test.ts'),
+    })
+    writeFileSync(join(directory, 'adapter_config.json'), '{"peft_type":"LORA","use_qalora":true}')
+    await expect(model.loadAdapter(directory)).rejects.toMatchObject({
+      code: 'ERR_ADAPTER',
+      message: expect.stringContaining("'use_qalora'"),
+    })
+    await expect(model.loadAdapter(join(directory, 'none'))).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARG',
+    })
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('options are checked before the addon sees them', async () => {
+  const engine = new FakeEngine()
+  const loading = loadModelFrom(() => engine.binding, 'fake.gguf', {}, captureCallSite(loadModel))
+  engine.finishLoading()
+  const fake = await loading
+  for (const call of [
+    () => fake.loadAdapter(''),
+    () => fake.loadAdapter('a', { name: '' }),
+    () => fake.loadAdapter('a', { scale: 1001 }),
+    () => fake.loadAdapter('a', { scale: Number.NaN }),
+    () => fake.loadAdapter('a', { rank: 4 } as never),
+    () => fake.unloadAdapter(undefined as never),
+    () => fake.logits([1], { adapter: 5 as never }),
+    async () => fake.generate('x', { adapter: '' }),
+  ]) {
+    await expect(call()).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' })
+  }
+  expect(engine.calls).toEqual([])
+  await fake.loadAdapter('some/where/my-lora/')
+  await fake.loadAdapter('other.gguf', { scale: -0.5 })
+  expect(engine.called('loadAdapter')).toEqual([
+    ['some/where/my-lora/', 'my-lora', 1],
+    ['other.gguf', 'other', -0.5],
+  ])
+  fake.generate('x', { adapter: 'my-lora' })
+  expect(engine.requests[0]).toMatchObject({ adapter: 'my-lora' })
+  fake.generate('x')
+  expect(engine.requests[1]).not.toHaveProperty('adapter')
+})
+
+test('--adapter', () => {
+  const prompt = `[INST] ${question} [/INST]`
+  const args = ['run', 'mini', prompt, '-t', '0', '--repetition-penalty', '1', '-n', '48', '--json']
+  const run = (...more: string[]) =>
+    spawnSync(process.execPath, [main, ...args, ...more], { encoding: 'utf8' })
+  const { status, stdout } = run('--adapter', adapter)
+  expect([status, JSON.parse(stdout).text.trim()]).toEqual([0, answer])
+  expect(run('--adapter', file('models/none'))).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('there is no adapter'),
+  })
+  expect(run('--adapter', file('models'))).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/^maestrale: adapter [^\n]+\n$/),
+  })
+  expect(run('--adapter-scale', '2')).toMatchObject({ status: 2 })
+  const chat = execFileSync(
+    process.execPath,
+    [main, 'chat', 'mini', '-t', '0', '--repetition-penalty', '1', '--adapter', adapter],
+    { encoding: 'utf8', input: `${question}\n` },
+  )
+  expect(chat.trim()).toBe(answer)
+  const bench = execFileSync(
+    process.execPath,
+    [
+      main,
+      'bench',
+      '--json',
+      '--prompt',
+      '8',
+      '--gen',
+      '4',
+      '--repeats',
+      '1',
+      '--adapter',
+      adapter,
+    ],
+    { encoding: 'utf8' },
+  )
+  expect(JSON.parse(bench).decodeTokensPerSecond).toBeGreaterThan(0)
+})
