@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine can do at most, with which every benchmark of the same run is compared: multiply-adds a
-// second of the widest integer dot product and of binary32 FMA on one and on all cores, and memory read
-// bandwidth. Prints one JSON object.   maestrale_probe [threads]
+// What this machine can do at most, with which every benchmark of the same run is compared: clock,
+// multiply-adds a second of the widest integer dot product and of binary32 FMA on one and on all cores, and
+// memory read bandwidth. Prints one JSON object.   maestrale_probe [threads]
 #include <immintrin.h>
 #include <sys/mman.h>
 
@@ -61,6 +61,16 @@ double fma256() {
   return rate([] { asm volatile(CHAINS("vfmadd231ps", "ymm")::: CLOBBERS); });
 }
 
+// Cycles a second: each of these waits for the one before and takes one cycle.
+double clock_ghz() {
+  uint64_t x = 1;
+  return rate([&] {
+    asm volatile(
+        "neg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0\nneg %0"
+        : "+r"(x));
+  });
+}
+
 // Sum over `threads` threads running `probe` at the same time.
 template <class Probe>
 double together(int threads, Probe probe) {
@@ -110,8 +120,8 @@ int main(int argc, char** argv) {
   const double int8_all = vnni ? 64 * together(threads, vnni512) : 32 * together(threads, maddubs256);
   const double f32_all = avx512 ? 16 * together(threads, fma512) : 8 * together(threads, fma256);
   std::printf(
-      "{\"threads\": %d, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, \"f32Gmacs\": %.0f, "
-      "\"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",
-      threads, int8_one, int8_all, f32_all, read_bandwidth(1), read_bandwidth(threads));
+      "{\"threads\": %d, \"clockGHz\": %.2f, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, "
+      "\"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",
+      threads, clock_ghz(), int8_one, int8_all, f32_all, read_bandwidth(1), read_bandwidth(threads));
   return 0;
 }

@@ -10,7 +10,7 @@ import { appendCsv, buildBenchmark, commit, machine, probe, root } from '../comm
 
 const COLUMNS = [
   ...['date', 'machine', 'isa', 'command', 'commit', 'type', 'rows', 'microseconds', 'gmacs'],
-  ...['weight_gbs', 'limit_gmacs', 'percent_of_limit'],
+  ...['weight_gbs', 'limit_gmacs', 'percent_of_limit', 'mac_per_cycle'],
 ]
 // These multiply in binary32; all others in int8.
 const FLOAT_TYPES = ['F32', 'F16', 'BF16']
@@ -36,7 +36,14 @@ const rows = lines.map((line) => {
   const perByte = Number(row.gmacs) / Number(row.weight_gbs)
   const limit = Math.min(peak, limits.readGBs * perByte)
   const percent = Math.round((100 * Number(row.gmacs)) / limit)
-  return { ...context, ...row, limit_gmacs: limit.toFixed(1), percent_of_limit: percent }
+  const perCycle = (Number(row.gmacs) / limits.clockGHz).toFixed(1)
+  return {
+    ...context,
+    ...row,
+    limit_gmacs: limit.toFixed(1),
+    percent_of_limit: percent,
+    mac_per_cycle: perCycle,
+  }
 })
 appendCsv(join(root, 'bench', 'results', 'kernels.csv'), COLUMNS, rows)
 console.table(

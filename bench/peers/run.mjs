@@ -106,7 +106,12 @@ const context = {
 const limits = probe(options.threads)
 const rows = Object.entries(limits)
   .filter(([name]) => name !== 'threads')
-  .map(([name, value]) => ({ ...context, metric: `probe_${name}`, unit: 'G/s', ours: value }))
+  .map(([name, value]) => ({
+    ...context,
+    metric: `probe_${name}`,
+    unit: name === 'clockGHz' ? 'GHz' : 'G/s',
+    ours: value,
+  }))
 for (const work of works) {
   const side = (script) => {
     warm(options.model)
