@@ -13,9 +13,7 @@ Kernels::Kernels(const KernelModule& module)
       gather_rows(module, "gather_rows"),
       combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
-    std::string type(kQuantTraits[i].name);
-    for (char& c : type)
-      if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+    const std::string type = lower_case_name(kQuantTraits[i].type);
     embed[i] = {module, "embed_" + type};
     if (kQuantTraits[i].items_per_block == 1) {
       matmul[i] = {module, "matmul_" + type};

@@ -17,6 +17,8 @@ struct MatmulArgs {
     long long features;
   } part[3];
   const unsigned char* records;  // (rows, units) of activations, see tile_layout.h
+  unsigned char* next_records;   // of kSwiGlu: where the output's own records go, or null
+  int* arrivals;                 // zeros, one for each unit of the output and tile of kTileRows rows
   int n_parts;                   // of one type
   int rows;
   int units;

@@ -2,6 +2,7 @@
 #include "cuda/products.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -14,8 +15,17 @@ DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_
 }  // namespace
 
 void Products::prepare() {
-  records_ = {};
-  records_ = DeviceBuffer(device_, uint64_t(max_rows_ * max_units_) * kRecordBytes, "activations");
+  for (DeviceBuffer& records : records_) {
+    records = {};
+    records = DeviceBuffer(device_, uint64_t(max_rows_ * max_units_) * kRecordBytes, "activations");
+  }
+  const uint64_t bytes = uint64_t(ceil_div(max_rows_, kTileRows) * max_units_) * sizeof(int);
+  arrivals_ = {};
+  arrivals_ = DeviceBuffer(device_, bytes, "activations");
+  const PinnedBuffer zeros(device_, bytes);
+  std::memset(zeros.data(), 0, bytes);
+  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, arrivals_.address(), zeros.data(), bytes, device_.stream());
+  device_.synchronize();
 }
 
 void Products::rms_norm(int n_rows, Tensor x, Tensor weight, float eps, Tensor out) {
@@ -31,13 +41,19 @@ void Products::settle(int n_rows, Tensor x) {
 }
 
 void Products::quantize(int n_rows, Tensor x, Form form) {
+  if (x.data == left_behind_ && form == left_form_) {
+    now_ ^= 1;
+    left_behind_ = nullptr;
+    return;
+  }
   const int units = int(units_of(x.cols));
+  const DevicePointer records = records_[now_].address();
   if (x.data == pending_.out.data)
     kernels_.norm_quantize[size_t(form)]({n_rows, 1, 512}, address(pending_.x), address(pending_.weight),
-                                         records_.address(), int(x.cols), units, pending_.eps);
+                                         records, int(x.cols), units, pending_.eps);
   else
-    kernels_.quantize[size_t(form)]({n_rows, ceil_div(units, 4), 128}, address(x), records_.address(),
-                                    int(x.cols), units);
+    kernels_.quantize[size_t(form)]({n_rows, ceil_div(units, 4), 128}, address(x), records, int(x.cols),
+                                    units);
 }
 
 void Products::multiply(int n_rows, std::span<const Projection> parts, Epilogue epilogue) {
@@ -52,7 +68,13 @@ void Products::multiply(int n_rows, std::span<const Projection> parts, Epilogue 
     stripes += ceil_div(w.rows, kStripeRows);
     blocks += ceil_div(w.rows, kStripeRows * kTileStripes);
   }
-  args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_.address()));
+  args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_[now_].address()));
+  if (epilogue == Epilogue::kSwiGlu) {
+    args.next_records = reinterpret_cast<unsigned char*>(uintptr_t(records_[1 - now_].address()));
+    args.arrivals = reinterpret_cast<int*>(uintptr_t(arrivals_.address()));
+    left_behind_ = parts[0].out.data;
+    left_form_ = form_of(first.type);
+  }
   args.rows = n_rows;
   args.units = int(units_of(first.cols));
   args.epilogue = epilogue;

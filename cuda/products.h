@@ -37,6 +37,7 @@ class Products {
   // Told when `out` is about to be written by others.
   void forget(Tensor out) {
     if (out.data == pending_.out.data) pending_ = {};
+    if (out.data == left_behind_) left_behind_ = nullptr;
   }
 
   void matmul(int n_rows, Tensor x, std::span<const Projection> projections);
@@ -60,8 +61,12 @@ class Products {
   const Device& device_;
   const Kernels& kernels_;
   int64_t max_rows_ = 0, max_units_ = 0;
-  DeviceBuffer records_, up_;
+  DeviceBuffer records_[2], arrivals_, up_;
+  int now_ = 0;   // the records that the next product takes
   Norm pending_;  // out.data is null where there is none
+  // What a product has left in records_[1 - now_] beside its output: that output in eight bits.
+  const float* left_behind_ = nullptr;
+  Form left_form_ = Form::kQ256;
 };
 
 }  // namespace maestrale::cuda

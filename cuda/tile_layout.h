@@ -37,7 +37,8 @@ struct TileQ6_K {  // kScales: 16 signed bytes a row; kD: a half a row; codes - 
   static constexpr int kScales = 0, kD = 256, kCrumbs = 288, kNibbles = 1312, kBytes = 3360;
   static constexpr bool kSerial = false;
 };
-struct TileQ3_K {  // kScales: three words a row, as GGUF has them; kD: a half a row; codes - 4
+struct TileQ3_K {  // kScales: the first of the three words of scales in GGUF of every row, the second, the
+                   // third; kD: a half a row; codes - 4
   static constexpr int kScales = 0, kD = 192, kBits = 224, kCrumbs = 736, kBytes = 1760;
 };
 struct TileQ2_K {  // kScales: 16 bytes a row, scale and minimum; kD: d and dmin of a row

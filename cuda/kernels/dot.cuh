@@ -6,7 +6,9 @@
 //
 //   256 weights   S = sum_j scale[j] * sum_e code[e] * q[e],  T = sum_j min[j] * sum_e q[e]
 //                 f = fma(fma(-T, dmin_w, S * d_w), d_x, f), a unit after the other
-//   32 weights    f = fma(sum_e code[e] * q[e], d_w * d_x, f),  with minima f = fma(sum_e q[e], m_w * d_x, f)
+//   32 weights    f = fma(sum_e code[e] * q[e], d_w * d_x, f), eight times, then as often where there are
+//   minima
+//                 f = fma(sum_e q[e], m_w * d_x, f)
 //
 // The units of a row are cut into kSegments runs; the sums of the runs are added in order (segment()).
 #pragma once
@@ -120,9 +122,16 @@ __device__ inline void unit_times_row(const Byte* unit, const Byte* record, int 
         for (int h = 0; h < 2; ++h) {
           const int sum = quad_sum(__dp4a(int(a[s][2 + h]), x1, __dp4a(int(a[s][h]), x0, 0)));
           f[h] = fmaf(float(sum), __fmul_rn(head.d(h, b), d), f[h]);
-          if constexpr (Tiled::kHasM) f[h] = fmaf(block_sum(tail(2), b), __fmul_rn(head.m(h, b), d), f[h]);
         }
       }
+    }
+    if constexpr (Tiled::kHasM) {
+      const uint4 sums = tail(2);
+#pragma unroll
+      for (int b = 0; b < 8; ++b)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          f[h] = fmaf(block_sum(sums, b), __fmul_rn(head.m(h, b), block_scale(scales[b >> 2], b)), f[h]);
     }
   }
 }
@@ -195,12 +204,26 @@ __device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int
           for (int i = 0; i < 4; ++i) {
             const float d = block_scale(scales[i & 1], b);
             f[g][i] = fmaf(float(c[i]), __fmul_rn(head.d(i >> 1, b), d), f[g][i]);
-            if constexpr (Tiled::kHasM)
-              f[g][i] = fmaf(block_sum(rows.tail(g, i & 1, 2), b), __fmul_rn(head.m(i >> 1, b), d), f[g][i]);
           }
         }
       }
     }
+    if constexpr (Tiled::kHasM)
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        if (kGroups > 1 && g >= groups) break;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const uint4 sums = rows.tail(g, j, 2), scales[2] = {rows.tail(g, j, 0), rows.tail(g, j, 1)};
+#pragma unroll
+          for (int b = 0; b < 8; ++b) {
+            const float d = block_scale(scales[b >> 2], b), sum = block_sum(sums, b);
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+              f[g][2 * h + j] = fmaf(sum, __fmul_rn(head.m(h, b), d), f[g][2 * h + j]);
+          }
+        }
+      }
   }
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "dot.cuh"
-#include "epilogue.cuh"
+#include "quantize_outputs.cuh"
 
 namespace maestrale::device {
 
@@ -34,12 +34,13 @@ __device__ void matmul_row(const MatmulArgs& args) {
       store(args, work, m, 0, 16 * work.stripe + threadIdx.x, sum);
     }
   }
+  quantize_outputs<Tiled>(args, work, 1, 0, 0, 1);
 }
 
 }  // namespace maestrale::device
 
 #define MAESTRALE_MATMUL_ROW(Tiled, Stored, name)                                   \
-  extern "C" __global__ void __launch_bounds__(256)                                 \
+  extern "C" __global__ void __launch_bounds__(256, 2)                              \
       matmul_row_##name(const __grid_constant__ maestrale::cuda::MatmulArgs args) { \
     maestrale::device::matmul_row<maestrale::device::Tiled>(args);                  \
   }

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "dot.cuh"
-#include "epilogue.cuh"
+#include "quantize_outputs.cuh"
 
 namespace maestrale::device {
 
@@ -40,12 +40,13 @@ __device__ void matmul_rows(const MatmulArgs& args) {
       store(args, work, m, 8 * group + row, 16 * work.stripe + output, sum);
     }
   }
+  quantize_outputs<Tiled>(args, work, 1, 0, 0, args.rows);
 }
 
 }  // namespace maestrale::device
 
 #define MAESTRALE_MATMUL_ROWS(Tiled, Stored, name)                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                 \
+  extern "C" __global__ void __launch_bounds__(256, 2)                                              \
       matmul_few_##name(const __grid_constant__ maestrale::cuda::MatmulArgs args) {                 \
     maestrale::device::matmul_rows<maestrale::device::Tiled, maestrale::cuda::kFewRows / 8>(args);  \
   }                                                                                                 \

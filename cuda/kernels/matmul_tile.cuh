@@ -4,7 +4,7 @@
 // rows; weights go from memory to registers, activations through two buffers of shared memory.
 #pragma once
 
-#include "epilogue.cuh"
+#include "quantize_outputs.cuh"
 #include "tile_copy.cuh"
 
 namespace maestrale::device {
@@ -46,12 +46,14 @@ __device__ void matmul_tile(const MatmulArgs& args) {
         store(args, work, m, first_row + 8 * (i >> 2) + 2 * (lane & 3) + (i & 1),
               16 * stripe + (lane >> 2) + 8 * (i >> 1 & 1), sum[i >> 2][i & 3]);
   }
+  quantize_outputs<Tiled>(args, work, kTileStripes, blockIdx.x, first_row,
+                          min(kTileRows, args.rows - first_row));
 }
 
 }  // namespace maestrale::device
 
 #define MAESTRALE_MATMUL_TILE(Tiled, Stored, name)                                   \
-  extern "C" __global__ void __launch_bounds__(256)                                  \
+  extern "C" __global__ void __launch_bounds__(256, 1)                               \
       matmul_tile_##name(const __grid_constant__ maestrale::cuda::MatmulArgs args) { \
     maestrale::device::matmul_tile<maestrale::device::Tiled>(args);                  \
   }

@@ -27,7 +27,7 @@ __device__ inline void put_head(TileQ6_K, Byte* unit, int r, const Byte* from) {
   copy(unit + TileQ6_K::kD + 2 * r, from + 208, 2);
 }
 __device__ inline void put_head(TileQ3_K, Byte* unit, int r, const Byte* from) {
-  copy(unit + TileQ3_K::kScales + 12 * r, from + 96, 12);
+  for (int w = 0; w < 3; ++w) copy(unit + TileQ3_K::kScales + 64 * w + 4 * r, from + 96 + 4 * w, 4);
   copy(unit + TileQ3_K::kD + 2 * r, from + 108, 2);
 }
 __device__ inline void put_head(TileQ2_K, Byte* unit, int r, const Byte* from) {

@@ -151,8 +151,8 @@ struct TiledQ3_K : TileQ3_K {
     __device__ Head(const Byte* unit, int row) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const Byte* p = unit + kScales + 12 * (row + 8 * h);
-        const unsigned low = load4(p), next = load4(p + 4), high = load4(p + 8);
+        const Byte* p = unit + kScales + 4 * (row + 8 * h);
+        const unsigned low = load4(p), next = load4(p + 64), high = load4(p + 128);
         scales[h][0] = ((low << 2 & 0x3c3c3c3c) | (high << 6 & 0xc0c0c0c0)) ^ 0x80808080;
         scales[h][1] = ((next << 2 & 0x3c3c3c3c) | (high << 4 & 0xc0c0c0c0)) ^ 0x80808080;
         scales[h][2] = ((low >> 2 & 0x3c3c3c3c) | (high << 2 & 0xc0c0c0c0)) ^ 0x80808080;

@@ -5,22 +5,17 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
-#include "base/half.h"
 #include "check.h"
-#include "cuda/products.h"
-#include "cuda/weight_memory.h"
-#include "quant/blocks.h"
-#include "simulated_gpu.h"
+#include "cuda_parts.h"
 
 using namespace maestrale;
 using namespace maestrale::test;
 using namespace maestrale::cuda;
 
 namespace {
-
-using Bytes = std::vector<uint8_t>;
 
 // ---- the oracle ------------------------------------------------------------------------------------
 template <class Visitor>
@@ -93,6 +88,9 @@ void put_scales(uint8_t* unit, int r, int b, const Block& block) {
     }
     const uint32_t head[2] = {block.d | high << 16, low};
     std::memcpy(unit + Tile::kHead + 8 * r, head, 8);
+  } else if constexpr (std::is_same_v<Block, BlockQ3_K>) {
+    for (int w = 0; w < 3; ++w) std::memcpy(unit + Tile::kScales + 64 * w + 4 * r, block.scales + 4 * w, 4);
+    std::memcpy(unit + Tile::kD + 2 * r, &block.d, 2);
   } else if constexpr (requires { Tile::kScales; }) {
     std::memcpy(unit + Tile::kScales + int(sizeof block.scales) * r, &block.scales, sizeof block.scales);
     constexpr int kHalves = requires { block.dmin; } ? 2 : 1;
@@ -146,6 +144,7 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
   return visit_tile(type, [&]<class Tile, class Block>() {
     const Quantised a = quantised(x, cols, Block::kItems);
     const int64_t units = units_of(cols);
+    std::vector<std::pair<float, float>> minima;
     float sum = 0;
     for (int64_t s = 0; s < 8; ++s) {
       float f = 0;
@@ -160,16 +159,16 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
           constexpr int kSubs = 256 / Block::kSubItems;
           int16_t scales[kSubs], mins[kSubs] = {};
           unpack_scales(block, scales);
-          int scaled = 0, minima = 0;
+          int scaled = 0, mins_dot = 0;
           if constexpr (requires { block.dmin; }) unpack_mins(block, mins);
           for (int e = 0; e < 256; ++e) {
             const int q = a.q[size_t(col + e)];
             scaled += scales[e / Block::kSubItems] * (codes[e] - Block::kOffset) * q;
-            minima += mins[e / Block::kSubItems] * q;
+            mins_dot += mins[e / Block::kSubItems] * q;
           }
           float term = float(scaled) * d_w;
           if constexpr (requires { block.dmin; })
-            term = std::fma(float(minima), -f16_to_f32(block.dmin), term);
+            term = std::fma(float(mins_dot), -f16_to_f32(block.dmin), term);
           f = std::fma(term, d_x, f);
         } else {
           int dot = 0;
@@ -178,7 +177,11 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
             all += a.q[size_t(col + e)];
           }
           f = std::fma(float(dot), d_w * d_x, f);
-          if constexpr (requires { block.m; }) f = std::fma(float(all), f16_to_f32(block.m) * d_x, f);
+          if constexpr (requires { block.m; }) {  // after the blocks of a unit
+            minima.push_back({float(all), f16_to_f32(block.m) * d_x});
+            if ((col + 32) % 256 == 0 || col + 32 == cols)
+              for (const auto& [q_sum, m] : std::exchange(minima, {})) f = std::fma(q_sum, m, f);
+          }
         }
       }
       sum += f;
@@ -187,76 +190,7 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
   });
 }
 
-// ---- the device ------------------------------------------------------------------------------------
-class StoredRows final : public MatrixSource {
- public:
-  StoredRows(QuantType quant_type, int64_t n_rows, int64_t n_cols, const Bytes& bytes)
-      : MatrixSource(quant_type, n_rows, n_cols), bytes_(bytes) {}
-  void read_rows(int64_t first, int64_t n, std::byte* out) const override {
-    const uint64_t row = row_bytes(type, uint64_t(cols));
-    std::memcpy(out, bytes_.data() + uint64_t(first) * row, uint64_t(n) * row);
-  }
-
- private:
-  const Bytes& bytes_;
-};
-
-struct Gpu {
-  Device device{0};
-  KernelModule module{device};
-  Kernels kernels{module};
-  WeightMemory weights{device, kernels};
-  Products products{device, kernels};
-  std::vector<DeviceBuffer> buffers;
-
-  Tensor upload(const std::vector<float>& values, int64_t cols) {
-    buffers.emplace_back(device, values.size() * 4, "a test");
-    MAESTRALE_CU(device, cuMemcpyHtoDAsync_v2, buffers.back().address(), values.data(), values.size() * 4,
-                 device.stream());
-    device.synchronize();
-    return {reinterpret_cast<float*>(uintptr_t(buffers.back().address())), cols};
-  }
-  template <class T>
-  std::vector<T> download(const void* from, size_t n) {
-    std::vector<T> values(n);
-    MAESTRALE_CU(device, cuMemcpyDtoHAsync_v2, values.data(), DevicePointer(uintptr_t(from)), n * sizeof(T),
-                 device.stream());
-    device.synchronize();
-    return values;
-  }
-};
-
-// Stored rows of random codes and modest scales.
-Bytes random_rows(QuantType type, int64_t n_rows, int64_t cols, std::mt19937& random) {
-  Bytes rows(size_t(n_rows) * row_bytes(type, uint64_t(cols)));
-  for (uint8_t& b : rows) b = uint8_t(random());
-  const auto scale = [&] { return f32_to_f16(float(int(random() % 2001) - 1000) * 1e-5f); };
-  visit_tile(type, [&]<class Tile, class Block>() {
-    for (size_t at = 0; at < rows.size(); at += sizeof(Block)) {
-      Block block;
-      std::memcpy(&block, rows.data() + at, sizeof block);
-      block.d = scale();
-      if constexpr (requires { block.m; }) block.m = scale();
-      if constexpr (requires { block.dmin; }) block.dmin = scale();
-      std::memcpy(rows.data() + at, &block, sizeof block);
-    }
-  });
-  return rows;
-}
-
-std::vector<float> random_floats(size_t n, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& v : values) v = normal(random);
-  return values;
-}
-
-template <class Body>
-void for_quantised_types(Body body) {
-  for (const QuantTraits& traits : kQuantTraits)
-    if (is_quantised(traits.type)) body(traits);
-}
-
+// ---- the cases --------------------------------------------------------------------------------------
 // Columns that fill units of 256, and where the type allows it some that do not.
 int64_t test_cols(const QuantTraits& traits) { return traits.items_per_block == 256 ? 768 : 544; }
 
@@ -332,27 +266,36 @@ TEST("cuda: gate and up in one kernel, several matrices in one launch, and a nor
   gpu.products.prepare();
   gpu.weights.reserve(64 << 20);
   std::mt19937 random(11);
-  const int64_t cols = 512;
+  constexpr int64_t cols = 512, kOutputs = 512;
+  const Bytes down_rows = random_rows(QuantType::kQ6_K, 40, kOutputs, random);
+  const Matrix w_down = gpu.weights.load_matrix(StoredRows(QuantType::kQ6_K, 40, kOutputs, down_rows));
   const QuantType types[] = {QuantType::kQ4_K, QuantType::kQ6_K, QuantType::kQ4_K, QuantType::kQ8_0};
   std::vector<Bytes> rows;
   std::vector<Matrix> weights;
-  for (size_t m = 0; m < 4; ++m) rows.push_back(random_rows(types[m], 48, cols, random));
+  for (size_t m = 0; m < 4; ++m) rows.push_back(random_rows(types[m], kOutputs, cols, random));
   for (size_t m = 0; m < 4; ++m)
-    weights.push_back(gpu.weights.load_matrix(StoredRows(types[m], 48, cols, rows[m])));
+    weights.push_back(gpu.weights.load_matrix(StoredRows(types[m], kOutputs, cols, rows[m])));
   const std::vector<float> x = random_floats(size_t(70 * cols), random), scale = random_floats(512, random);
   const Tensor in = gpu.upload(x, cols), norm = gpu.upload(scale, cols);
   for (const int n : {1, 3, 70}) {
     const std::vector<float> zeros(size_t(70 * 512));
-    const Tensor h = gpu.upload(zeros, cols), gated = gpu.upload(zeros, 48);
+    const Tensor h = gpu.upload(zeros, cols), gated = gpu.upload(zeros, kOutputs);
+    const Projection down{&w_down, gpu.upload(zeros, 40)};
     std::vector<Tensor> outs;
     std::vector<Projection> projections;
     for (size_t m = 0; m < 4; ++m) {
-      outs.push_back(gpu.upload(zeros, 48));
+      outs.push_back(gpu.upload(zeros, kOutputs));
       projections.push_back({&weights[m], outs.back()});
     }
     gpu.products.rms_norm(n, in, norm, 1e-5f, h);
     gpu.products.matmul(n, h, projections);
     gpu.products.swiglu(n, h, weights[0], weights[2], gated);
+    // The product of what the gate left takes the records that it left too.
+    gpu.products.matmul(n, gated, {&down, 1});
+    const std::vector<float> left = gpu.download<float>(down.out.data, size_t(n * 40));
+    gpu.products.forget(gated);
+    gpu.products.matmul(n, gated, {&down, 1});
+    CHECK(left == gpu.download<float>(down.out.data, size_t(n * 40)));
     gpu.products.settle(n, h);
     const std::vector<float> settled = gpu.download<float>(h.data, size_t(n * cols));
     for (int64_t r = 0; r < n; ++r) {
@@ -365,20 +308,20 @@ TEST("cuda: gate and up in one kernel, several matrices in one launch, and a nor
         CHECK(std::fabs(settled[size_t(r * cols + i)] - y.back()) < 1e-5);
       }
       double error = 0, power = 0, gate_error = 0, gate_power = 0;
-      const std::vector<float> gate = gpu.download<float>(gated.data, size_t(n * 48));
+      const std::vector<float> gate = gpu.download<float>(gated.data, size_t(n * kOutputs));
       for (size_t m = 0; m < 4; ++m) {
-        const std::vector<float> got = gpu.download<float>(outs[m].data, size_t(n * 48));
-        for (int64_t o = 0; o < 48; ++o) {
+        const std::vector<float> got = gpu.download<float>(outs[m].data, size_t(n * kOutputs));
+        for (int64_t o = 0; o < kOutputs; ++o) {
           // A norm that rounds otherwise moves few codes by one.
           const double want = product(types[m], rows[m], o, cols, y.data());
-          error += std::pow(want - got[size_t(r * 48 + o)], 2);
+          error += std::pow(want - got[size_t(r * kOutputs + o)], 2);
           power += want * want;
         }
       }
-      for (int64_t o = 0; o < 48; ++o) {
+      for (int64_t o = 0; o < kOutputs; ++o) {
         const double g = product(types[0], rows[0], o, cols, y.data());
         const double want = g / (1 + std::exp(-g)) * product(types[2], rows[2], o, cols, y.data());
-        gate_error += std::pow(want - gate[size_t(r * 48 + o)], 2);
+        gate_error += std::pow(want - gate[size_t(r * kOutputs + o)], 2);
         gate_power += want * want;
       }
       CHECK(error < 1e-6 * power);

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels ask of the machine, counted by the simulated GPU, against bench/results/cuda-kernels.csv:
+// a figure that got worse fails. MAESTRALE_WRITE_FIGURES=1 writes the file anew. The counts are those of one
+// nvcc; another one's are held to the bounds of the design only.
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "check.h"
+#include "cuda_parts.h"
+
+using namespace maestrale;
+using namespace maestrale::test;
+
+namespace maestrale::cuda {
+extern const char kPtx80[];
+}
+
+namespace {
+
+constexpr const char* kHeader =
+    "kernel,rows,instructions_per_weight,unique_over_minimum,sectors_over_minimum,bank_conflicts";
+
+struct Figures {
+  double instructions = 0;  // thread instructions a weight
+  double unique = 0;        // bytes of different sectors read, over those of weights and activations
+  double sectors = 0;       // bytes of sectors asked for, over the same and the results
+  double conflicts = 0;     // wavefronts of shared memory, over those without conflicts
+
+  std::string text() const {
+    char line[128];
+    std::snprintf(line, sizeof line, "%.3f,%.3f,%.3f,%.3f", instructions, unique, sectors, conflicts);
+    return line;
+  }
+};
+
+// The counters of `kernel` since the last reset.
+std::map<std::string, double> counters(const std::string& kernel) {
+  const std::string report = simulator<const char*()>("ptxsim_report")();
+  const size_t at = report.find("\"" + kernel + "\":{");
+  if (at == report.npos) fail(__FILE__, __LINE__, kernel + " has not run");
+  std::map<std::string, double> values;
+  std::istringstream fields(report.substr(report.find('{', at) + 1, report.find('}', at) - at));
+  for (std::string field; std::getline(fields, field, ',');) {
+    const size_t end = field.find('"', 1);
+    values[field.substr(1, end - 1)] = std::atof(field.c_str() + end + 2);
+  }
+  return values;
+}
+
+Figures measure(Gpu& gpu, const QuantTraits& traits, const std::string& kernel, int rows) {
+  constexpr int64_t kOutputs = 256, kCols = 4096;
+  std::mt19937 random(5);
+  const Bytes stored = random_rows(traits.type, kOutputs, kCols, random);
+  const Matrix weight = gpu.weights.load_matrix(StoredRows(traits.type, kOutputs, kCols, stored));
+  const Tensor in = gpu.upload(random_floats(size_t(rows * kCols), random), kCols);
+  const Tensor out = gpu.upload(std::vector<float>(size_t(rows * kOutputs)), kOutputs);
+  gpu.device.synchronize();
+  simulator<int()>("ptxsim_reset")();
+  const Projection projection{&weight, out};
+  gpu.products.matmul(rows, in, {&projection, 1});
+  gpu.device.synchronize();
+  const auto c = counters(kernel);
+  const double read = double(WeightMemory::matrix_bytes(traits.type, kOutputs, kCols)) +
+                      double(rows * units_of(kCols) * kRecordBytes);
+  const double written = double(rows * kOutputs * 4);
+  const double ideal = c.at("sharedIdealWavefronts");
+  return {c.at("threadInstructions") / double(kOutputs * kCols), 32 * c.at("uniqueReadSectors") / read,
+          32 * c.at("sectorsRequested") / (read + written), c.at("sharedWavefronts") / ideal};
+}
+
+std::map<std::string, std::string> read_table() {
+  std::map<std::string, std::string> rows;
+  std::ifstream file(MAESTRALE_FIGURES);
+  for (std::string line; std::getline(file, line);)
+    if (line[0] != '#' && line != kHeader) rows[line.substr(0, line.find(',', line.find(',') + 1))] = line;
+  return rows;
+}
+
+std::string nvcc_release() {
+  const std::string ptx(kPtx80, 400);
+  const size_t at = ptx.find("release ");
+  return ptx.substr(at, ptx.find('\n', at) - at);
+}
+
+}  // namespace
+
+TEST("cuda: kernels ask no more of the machine than the committed figures") {
+  use_simulator("cc=80,races=0,initcheck=0");
+  Gpu gpu;
+  gpu.products.expect(128, 4096);
+  gpu.products.prepare();
+  gpu.weights.reserve(uint64_t{256} << 20);
+  const std::pair<const char*, int> kernels[] = {{"row", 1}, {"few", 8}, {"many", 32}, {"tile", 128}};
+  std::string table =
+      std::string("# ptxsim, ") + nvcc_release() + ", 256 outputs of 4096 columns, sm_80\n" + kHeader + "\n";
+  const auto committed = read_table();
+  std::ifstream file(MAESTRALE_FIGURES);
+  std::string first_line;
+  std::getline(file, first_line);
+  const bool comparable = first_line.find(nvcc_release()) != first_line.npos;
+  const bool writes = std::getenv("MAESTRALE_WRITE_FIGURES") != nullptr;
+  std::string worse;
+  for_quantised_types([&](const QuantTraits& traits) {
+    for (const auto& [name, rows] : kernels) {
+      const std::string kernel = std::string("matmul_") + name + "_" + lower_case_name(traits.type);
+      const Figures got = measure(gpu, traits, kernel, rows);
+      const std::string key = kernel + "," + std::to_string(rows), line = key + "," + got.text();
+      table += line + "\n";
+      const bool streams = rows == 1;
+      if (got.unique > 1.03 || got.conflicts > 1.1 || (streams && got.sectors > 1.3)) worse += line + "\n";
+      if (traits.type == QuantType::kQ4_K && got.instructions > (streams ? 3.0 : rows == 8 ? 5.0 : 1e9))
+        worse += line + "\n";
+      if (writes || !comparable) continue;
+      const auto row = committed.find(key);
+      if (row == committed.end()) fail(__FILE__, __LINE__, key + " is not in bench/results/cuda-kernels.csv");
+      Figures want;
+      std::sscanf(row->second.c_str() + key.size() + 1, "%lf,%lf,%lf,%lf", &want.instructions, &want.unique,
+                  &want.sectors, &want.conflicts);
+      constexpr double kRounding = 0.001;
+      if (got.instructions > want.instructions + kRounding || got.unique > want.unique + kRounding ||
+          got.sectors > want.sectors + kRounding || got.conflicts > want.conflicts + kRounding)
+        worse += line + ", was " + row->second + "\n";
+    }
+  });
+  if (writes) std::ofstream(MAESTRALE_FIGURES) << table;
+  if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
+}
