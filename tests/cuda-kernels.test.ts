@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PTX that ships: the oldest drivers accept it, and ptxas makes of it what the committed table says.
+import { execFile } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, test } from 'vitest'
+
+const file = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url))
+const isBuilt = existsSync(file('build/kernels_80.ptx'))
+const hasPtxas = (process.env.PATH ?? '').split(delimiter).some((d) => existsSync(join(d, 'ptxas')))
+
+describe.skipIf(!isBuilt)('cuda kernels', () => {
+  test.each([
+    ['75', '6.5'],
+    ['80', '7.0'],
+  ])(
+    'the PTX for %s is of version %s and without what the simulator or old GPUs do badly',
+    (arch, version) => {
+      const text = readFileSync(file(`build/kernels_${arch}.ptx`), 'utf8')
+      expect(text.match(/^\.version .*/m)?.[0]).toBe(`.version ${version}`)
+      expect(text.match(/^\.target .*/m)?.[0]).toBe(`.target sm_${arch}`)
+      const entries = text.match(/^\.visible \.entry /gm)?.length ?? 0
+      expect(entries).toBeGreaterThan(0)
+      expect(text.match(/^\.maxntid /gm)?.length).toBe(entries)
+      // Double precision, local memory, generic addresses (a lost cvta.to), lanes that happen to be active.
+      const unwanted =
+        /^\s+(@!?%p\d+ )?(\w+(\.\w+)*\.f64|(ld|st)\.local|(ld|st)(\.v\d)?\.[busf]\d+|activemask)\b.*/gm
+      expect(text.match(unwanted) ?? []).toEqual([])
+    },
+  )
+
+  test.skipIf(!hasPtxas)(
+    'ptxas spills nothing and needs no more registers than the committed table',
+    async () => {
+      const run = await promisify(execFile)(process.execPath, [
+        file('scripts/check/ptxas.mjs'),
+      ]).catch((error) => error)
+      expect(run.stderr, run.message).toBe('')
+    },
+    900_000,
+  )
+})
