@@ -89,7 +89,7 @@ function figures(work, ours, theirs, limits) {
         prefillLimit(cost, limits, 4096),
         note,
       ],
-      ['decode_1_at_4096', 'tok/s', ours.decode, theirs.decode, limit],
+      ['decode_1_at_4096', 'tok/s', ours.decode, theirs.decode, limit, note],
     ]
   }
   const note = 'node-llama-cpp: until another sequence can be computed'

@@ -107,7 +107,6 @@ if (work === 'short') {
 } else if (work === 'long') {
   await withSequence(async (sequence) => {
     result.prefill = await prefill(sequence, 2048, 2)
-    await prefill(sequence, 2048, 3)
     result.decode = rate(await arrivals(sequence, ids(1, 9), DECODE_STEPS + 1))
   })
 } else if (work === 'abandon') {
