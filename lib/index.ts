@@ -13,7 +13,6 @@ export {
 export {
   type QuantizeOptions,
   type QuantizeResult,
-  type QuantizeType,
   quantizeModel,
 } from './quantize.js'
 export {
@@ -37,6 +36,7 @@ export type {
   Logprob,
   ModelInfo,
   ModelStats,
+  QuantizeType,
   Result,
   Score,
   Speculation,

@@ -4,7 +4,13 @@
 import { randomInt } from 'node:crypto'
 
 import type { NativeLoadOptions, NativePrompt, NativeRequest } from './native/binding.js'
-import type { AdapterOptions, GenerateOptions, LoadOptions, Speculation } from './types.js'
+import type {
+  AdapterOptions,
+  GenerateOptions,
+  LoadOptions,
+  QuantizeType,
+  Speculation,
+} from './types.js'
 import {
   type Check,
   type Checks,
@@ -28,6 +34,27 @@ const device: Check = (value, name) => {
   if (!/^(auto|cpu|cuda|cuda:\d{1,3})$/.test(value)) outOfRange(name, expected, value)
 }
 
+/** What weights can be quantised to, from the most to the fewest bits a weight. */
+export const QUANTIZE_TYPES: readonly QuantizeType[] = [
+  'f32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'q6_k',
+  'q5_k_m',
+  'q5_k',
+  'q5_1',
+  'q5_0',
+  'q4_k_m',
+  'q4_k_s',
+  'q4_k',
+  'q4_1',
+  'q4_0',
+  'q3_k_m',
+  'q3_k',
+  'q2_k',
+]
+
 export const LOAD_CHECKS: Checks<LoadOptions> = {
   device,
   gpuLayers: oneOf(['auto'], integer(0, 1024), 'an integer from 0 to 1024'),
@@ -38,6 +65,7 @@ export const LOAD_CHECKS: Checks<LoadOptions> = {
   maxSequences: integer(1, 1024),
   maxBatchTokens: integer(1, 65536),
   maxQueue: integer(0, 1_000_000),
+  quantization: oneOf(QUANTIZE_TYPES),
   onProgress: functionValue,
   signal,
 }
@@ -137,6 +165,7 @@ export function nativeLoadOptions(path: string, options: LoadOptions): NativeLoa
     maxBatchTokens: options.maxBatchTokens ?? 512,
     maxQueue: options.maxQueue ?? 1024,
     gpuLayers: gpuLayers === 'auto' ? -1 : gpuLayers,
+    ...(options.quantization ? { quantization: options.quantization } : {}),
   }
 }
 

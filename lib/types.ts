@@ -13,6 +13,29 @@ export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 /** Storage of the KV cache: `'f16'` 2 bytes a value, `'bf16'` 2 bytes, `'q8_0'` 1.06 bytes. */
 export type KvCacheType = 'f16' | 'bf16' | 'q8_0'
 
+/**
+ * A storage type for all matrices (the output matrix gets at least Q6_K), or one of the mixes in which models
+ * are published (`q3_k_m`, `q4_k_s`, `q4_k_m`, `q5_k_m`, `q2_k`), with the rules of llama.cpp.
+ */
+export type QuantizeType =
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'q8_0'
+  | 'q6_k'
+  | 'q5_k_m'
+  | 'q5_k'
+  | 'q5_1'
+  | 'q5_0'
+  | 'q4_k_m'
+  | 'q4_k_s'
+  | 'q4_k'
+  | 'q4_1'
+  | 'q4_0'
+  | 'q3_k_m'
+  | 'q3_k'
+  | 'q2_k'
+
 /** Options of {@link loadModel}. */
 export interface LoadOptions {
   /** Default `'auto'`. */
@@ -40,6 +63,8 @@ export interface LoadOptions {
   maxBatchTokens?: number
   /** Requests that may wait; the next one fails with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number
+  /** Quantises the weights while they are loaded; memory is about that of the result. Default: as stored. */
+  quantization?: QuantizeType
   /** Called while the file is read and repacked, with bytes. */
   onProgress?: (progress: LoadProgress) => void
   /** Stops the loading; the promise then rejects with the signal's reason. */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does llama.cpp read the files that quantizeModel() writes, and does it make the same tokens of them? Quantises
 // MODEL to each type and compares greedy completions, which must stay below the sliding window: llama.cpp has
-// none.
-//   node bench/peers/same-tokens.mjs MODEL [TYPE...]        exit status 1 when tokens differ
+// none. With weights in f16 and bf16 all tokens must agree; with others both engines round the activations, each
+// in its way, so that completions may part where two tokens are nearly as likely.
+//   node bench/peers/same-tokens.mjs MODEL [TYPE...]        exit status 1 when tokens of f16 or bf16 differ
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,11 +35,12 @@ const LENGTH = 48
 
 const [source, ...given] = process.argv.slice(2)
 const folder = mkdtempSync(join(tmpdir(), 'maestrale-peers-'))
-const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error' })
+// One thread: its barriers spin, which takes forever on a machine that does other things too.
+const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 1, logLevel: 'error' })
 
 async function theirs(path, prompts) {
   const model = await llama.loadModel({ modelPath: path })
-  const context = await model.createContext({ contextSize: 256 })
+  const context = await model.createContext({ contextSize: 256, threads: 1 })
   const all = []
   for (const prompt of prompts) {
     const sequence = context.getSequence()
@@ -77,7 +79,7 @@ for (const type of given.length > 0 ? given : TYPES) {
   const other = await theirs(path, prompts)
   const same = all.map((tokens, i) => agreement(tokens, other[i]))
   const lengths = all.map((tokens, i) => Math.max(tokens.length, other[i].length))
-  if (same.some((n, i) => n < lengths[i])) process.exitCode = 1
+  if (type.endsWith('f16') && same.some((n, i) => n < lengths[i])) process.exitCode = 1
   console.log(
     `${type}: ${same} of ${lengths} tokens agree; relative error ${relativeError.toPrecision(3)}`,
   )

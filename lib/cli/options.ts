@@ -7,6 +7,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { packageRoot } from '#addon'
 
 import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
+import { QUANTIZE_TYPES } from '../options.js'
 import { ProgressBar, UsageError } from './terminal.js'
 
 /** Stands for the model that ships with the package. */
@@ -43,7 +44,13 @@ function collect(text: string, earlier: string[] | undefined): string[] {
 
 export type LoadFlags = Pick<
   LoadOptions,
-  'device' | 'threads' | 'contextLength' | 'kvCacheType' | 'maxSequences' | 'maxBatchTokens'
+  | 'device'
+  | 'threads'
+  | 'contextLength'
+  | 'kvCacheType'
+  | 'maxSequences'
+  | 'maxBatchTokens'
+  | 'quantization'
 > & { slidingWindow?: number | 'auto' | 'none'; adapter?: string; adapterScale?: number }
 
 export function addLoadOptions(command: Command): Command {
@@ -63,6 +70,11 @@ export function addLoadOptions(command: Command): Command {
         'bf16',
         'q8_0',
       ]),
+    )
+    .addOption(
+      new Option('--quantization <type>', 'quantise the weights while loading').choices(
+        QUANTIZE_TYPES,
+      ),
     )
     .option('--adapter <path>', 'a LoRA adapter to use: a PEFT directory or a GGUF file')
     .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
@@ -153,6 +165,7 @@ async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Mo
         'kvCacheType',
         'maxSequences',
         'maxBatchTokens',
+        'quantization',
       ]),
       ...(slidingWindow === undefined
         ? {}

@@ -2,7 +2,9 @@
 // maestrale quantize: a model in any form to a GGUF file whose weights take less room.
 import { type Command, Option } from 'commander'
 
-import { QUANTIZE_TYPES, type QuantizeType, quantizeModel } from '../quantize.js'
+import { QUANTIZE_TYPES } from '../options.js'
+import { quantizeModel } from '../quantize.js'
+import type { QuantizeType } from '../types.js'
 import { MINI, modelPath, number, numberOr } from './options.js'
 import { bytes, interruptible, ProgressBar } from './terminal.js'
 

@@ -23,6 +23,8 @@ export interface NativeLoadOptions {
   maxQueue: number
   /** -1: as many as fit. */
   gpuLayers: number
+  /** What to quantise the weights to; absent: as stored. */
+  quantization?: string
 }
 
 export interface NativeRequest {

@@ -213,6 +213,7 @@ OpenOptions to_open_options(const Napi::Object& js) {
   options.max_batch_tokens = std::max(1, integer<int32_t>(js, "maxBatchTokens"));
   options.max_queue = std::max(0, integer<int32_t>(js, "maxQueue"));
   options.gpu_layers = integer<int32_t>(js, "gpuLayers");
+  if (!js.Get("quantization").IsUndefined()) options.quantization = text(js, "quantization");
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/model_source.h"
 #include "engine/packed_file.h"
 #include "io/mapped_file.h"
+#include "model/quantized_weights.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
 #ifdef MAESTRALE_CUDA
@@ -82,6 +83,12 @@ void finish_config(ModelConfig& config, const Vocab& vocab, const OpenOptions& o
 
 void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& options,
                   const LoadCallbacks& callbacks, Opened& opened) {
+  if (!options.quantization.empty()) {
+    OpenOptions as_stored = options;
+    as_stored.quantization.clear();
+    const QuantizedWeights quantized(weights, quant_mix(options.quantization), opened.config);
+    return load_weights(quantized, size, as_stored, callbacks, opened);
+  }
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(weights, size);
   opened.model = load_model(weights, opened.config, make_backend(options, opened.config.n_layers), callbacks);
@@ -89,6 +96,9 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
 
 Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
                    const LoadCallbacks& callbacks) {
+  if (!options.quantization.empty())
+    throw Error(ErrorCode::kInvalidArg,
+                "quantization is '" + options.quantization + "', but a packed file is used as it is");
   const PackedFile packed(std::move(file));
   Opened opened{config_from_gguf(packed.gguf()), vocab_from_gguf(packed.gguf()), {}, nullptr};
   finish_config(opened.config, opened.vocab, options);

@@ -23,7 +23,8 @@ struct OpenOptions {
   int32_t max_sequences = 16;
   int32_t max_batch_tokens = 512;
   int32_t max_queue = 1024;
-  int32_t gpu_layers = -1;  // -1: as many as fit
+  int32_t gpu_layers = -1;   // -1: as many as fit
+  std::string quantization;  // name of a QuantMix to quantise to; "": as stored
 };
 
 // What the file says about itself, kept after it is closed.

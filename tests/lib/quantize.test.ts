@@ -9,7 +9,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
-import { loadModel, type QuantizeOptions, quantizeModel } from '../../lib/index.js'
+import {
+  type LoadOptions,
+  loadModel,
+  type QuantizeOptions,
+  quantizeModel,
+} from '../../lib/index.js'
 
 const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
 const vectors = (name: string) => fileURLToPath(new URL(`../vectors/${name}`, import.meta.url))
@@ -96,6 +101,30 @@ describe('quantizeModel', () => {
   })
 })
 
+describe('loadModel with quantization', () => {
+  const tokens = [1, 17, 5, 90, 33, 2, 64, 8, 41, 3]
+  const logits = async (path: string, options: LoadOptions = {}) => {
+    await using model = await loadModel(path, options)
+    return { logits: await model.logits(tokens), info: model.info }
+  }
+
+  test('gives the logits of the file that quantizeModel writes', async () => {
+    await quantizeModel(vectors('hf/hd128'), output, { type: 'q4_k_m' })
+    const loaded = await logits(vectors('hf/hd128'), { quantization: 'q4_k_m' })
+    expect(loaded.info.quantization).toEqual({ f32: 5, q4_k: 13, q6_k: 3 })
+    expect(loaded.logits).toEqual((await logits(output)).logits)
+  })
+
+  test.each<[object, string]>([
+    [{ quantization: 'q9' }, "quantization must be 'f32', 'f16'"],
+    [{ quantization: 4 }, "quantization must be 'f32', 'f16'"],
+  ])('%j is refused', async (options, message) => {
+    const failure = loadModel(vectors('hf/swa16'), options)
+    await expect(failure).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' })
+    await expect(failure).rejects.toThrow(message)
+  })
+})
+
 describe('maestrale quantize', () => {
   const run = (...args: string[]) =>
     spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
@@ -110,6 +139,24 @@ describe('maestrale quantize', () => {
     expect(report).toMatchObject({ output, type: 'q5_k_m', size: statSync(output).size })
     expect(report.quantization).toEqual({ f32: 5, q5_k: 13, q6_k: 3 })
     expect(JSON.parse(run('inspect', output, '--json').stdout).config.slidingWindow).toBe(0)
+  })
+
+  test('run quantises while loading', () => {
+    const args = [
+      'run',
+      'mini',
+      'The king',
+      '-n',
+      '4',
+      '-t',
+      '0',
+      '--json',
+      '--quantization',
+      'q4_0',
+    ]
+    const { status, stdout } = run(...args)
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout).usage.completionTokens).toBeGreaterThan(0)
   })
 
   test.each([

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quantising while loading: how long it takes, and the peak of memory against what the model holds afterwards.
+// Appends to bench/results/loading.csv.
+//   node bench/loading/quantized.mjs --model bf16.gguf [--types q4_k_m,q8_0] [--threads N]
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+import { appendCsv, CONTEXT_COLUMNS, root, runContext } from '../common.mjs'
+import { measure, warm } from '../measure.mjs'
+
+const COLUMNS = [...CONTEXT_COLUMNS, 'metric', 'unit', 'value', 'note']
+
+const { values: options } = parseArgs({
+  options: {
+    model: { type: 'string' },
+    types: { type: 'string', default: 'q4_k_m,q8_0' },
+    threads: { type: 'string', default: String(availableParallelism()) },
+    out: { type: 'string', default: join(root, 'bench', 'results', 'loading.csv') },
+  },
+})
+if (!options.model) {
+  console.error('usage: quantized.mjs --model FILE [--types LIST] [--threads N] [--out FILE]')
+  process.exit(2)
+}
+
+warm(options.model)
+const rows = options.types.split(',').flatMap((type) => {
+  const seen = measure('loading/process.mjs', [options.model, options.threads, type])
+  const context = {
+    ...runContext(`bench/loading/quantized.mjs --types ${type} --threads ${options.threads}`),
+    isa: seen.isa,
+    threads: options.threads,
+    model: seen.name,
+  }
+  const row = (metric, unit, value, note) => ({
+    ...context,
+    metric,
+    unit,
+    value: Number(value.toPrecision(4)),
+    note: `${note}; others took ${seen.elsewhere} % of the CPU`,
+  })
+  return [
+    row(`load_as_${type}`, 'ms', seen.loadMs, 'quantised while loading'),
+    row(
+      `peak_as_${type}`,
+      'x held',
+      seen.peakBytes / seen.heldBytes,
+      `held: ${seen.heldBytes} bytes`,
+    ),
+  ]
+})
+appendCsv(options.out, COLUMNS, rows)
+console.table(rows.map(({ metric, unit, value, note }) => ({ metric, unit, value, note })))
