@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'ERR_ADAPTER'
   | 'ERR_DISPOSED'
   | 'ERR_NATIVE_LOAD'
+  | 'ERR_DOWNLOAD'
   | 'ERR_INTERNAL'
 
 /**
@@ -83,6 +84,7 @@ const CODES: ReadonlySet<string> = new Set<ErrorCode>([
   'ERR_ADAPTER',
   'ERR_DISPOSED',
   'ERR_NATIVE_LOAD',
+  'ERR_DOWNLOAD',
   'ERR_INTERNAL',
 ])
 

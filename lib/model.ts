@@ -6,6 +6,9 @@ import { basename, resolve } from 'node:path'
 import { type ChatMessage, parseToolCalls, type ToolCall } from './chat/format.js'
 import { type CallSite, callNative, captureCallSite, disposedError, fromNative } from './errors.js'
 import { Generation, type RequestHandle } from './generation.js'
+import { type GenerationDefaults, readGenerationDefaults } from './generation-config.js'
+import { resolveModel } from './hub/pull.js'
+import { HUB_PREFIX } from './hub/reference.js'
 import { runJob } from './job.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
 import { loadBinding } from './native/load.js'
@@ -15,6 +18,7 @@ import {
   LOAD_CHECKS,
   nativeLoadOptions,
   nativeRequest,
+  withDefaults,
 } from './options.js'
 import { type ChatTemplateOptions, TEMPLATE_CHECKS, Tokenizer } from './tokenizer.js'
 import type {
@@ -97,13 +101,15 @@ export class Model implements AsyncDisposable {
   readonly tokenizer: Tokenizer
   readonly #native: NativeModel
   readonly #receivers: Receivers
+  readonly #defaults: GenerationDefaults
   #info: ModelInfo | undefined
   #disposal: Promise<void> | undefined
 
   /** @internal Comes from {@link loadModel}. */
-  constructor(native: NativeModel, receivers: unknown) {
+  constructor(native: NativeModel, receivers: unknown, defaults: GenerationDefaults) {
     this.#native = native
     this.#receivers = receivers as Receivers
+    this.#defaults = defaults
     this.tokenizer = new Tokenizer(native)
   }
 
@@ -116,6 +122,7 @@ export class Model implements AsyncDisposable {
         slidingWindow: native.slidingWindow || null,
         quantization: Object.freeze({ ...native.quantization }),
         chatFormat: this.tokenizer.chatFormat,
+        generationDefaults: Object.freeze({ ...this.#defaults }),
       })
     }
     return this.#info
@@ -299,7 +306,8 @@ export class Model implements AsyncDisposable {
     ) => RequestHandle | Promise<RequestHandle>,
     answer = false,
   ): Generation<R> {
-    const request = nativeRequest(0, [], options, this.tokenizer.vocabSize)
+    const complete = withDefaults(options, this.#defaults)
+    const request = nativeRequest(0, [], complete, this.tokenizer.vocabSize)
     return new Generation<R>({
       signal: options.signal,
       site,
@@ -357,12 +365,14 @@ export class Model implements AsyncDisposable {
 }
 
 /**
- * Loads a model from a GGUF file (version 2 or 3). The work happens on other threads.
+ * Loads a model from a GGUF file (version 2 or 3), a packed file, a Hugging Face directory or Mistral's own, or
+ * from the Hugging Face hub. The work happens on other threads.
  *
- * @param path of the GGUF file
+ * @param path of the file or directory; or `'hf:org/repo'`, `'hf:org/repo:quant'`: what the cache has, else
+ *   downloaded first, as {@link pullModel} does (HF_HUB_OFFLINE: never)
  * @throws TypeError or RangeError with ERR_INVALID_ARG; MaestraleError ERR_MODEL_FORMAT (damaged file),
- *   ERR_MODEL_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_DEVICE, ERR_NATIVE_LOAD; the signal's reason; whatever
- *   `onProgress` throws
+ *   ERR_MODEL_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_DEVICE, ERR_DOWNLOAD, ERR_NATIVE_LOAD; the signal's reason;
+ *   whatever `onProgress` throws
  * @example
  * await using model = await loadModel('mistral-7b-instruct-v0.1.Q4_K_M.gguf', { threads: 4 })
  * const { text } = await model.generate('The mistral is a wind that', { maxNewTokens: 32 })
@@ -375,19 +385,28 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
 /** @internal loadModel() on a given addon. */
 export async function loadModelFrom(
   loadBinding: () => Binding,
-  path: string,
+  model: string,
   options: LoadOptions,
   site: CallSite,
 ): Promise<Model> {
-  nonEmptyText(path, 'path')
+  nonEmptyText(model, 'path')
   checkOptions(options, LOAD_CHECKS)
+  options.signal?.throwIfAborted()
+  const path = model.startsWith(HUB_PREFIX) ? await resolveModel(model, options) : model
   const receivers = new Receivers()
+  const defaults = readGenerationDefaults(path)
+  defaults.catch(() => {}) // for as long as nobody waits for it
   const native = await runJob(
     (report) =>
       loadBinding().loadModel(nativeLoadOptions(path, options), report, receivers.dispatch),
     options,
     site,
-    (model) => model.dispose(),
+    (loaded) => loaded.dispose(),
   )
-  return new Model(native, receivers)
+  try {
+    return new Model(native, receivers, await defaults)
+  } catch (error) {
+    await native.dispose()
+    throw fromNative(error, site)
+  }
 }

@@ -169,6 +169,12 @@ export function nativeLoadOptions(path: string, options: LoadOptions): NativeLoa
   }
 }
 
+/** `options` with `defaults` for those that are not given. */
+export function withDefaults(options: GenerateOptions, defaults: GenerateOptions): GenerateOptions {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined)
+  return { ...defaults, ...Object.fromEntries(given) }
+}
+
 /** Checked generation options with every default filled in; biased ids must be below `vocabSize`. */
 export function nativeRequest(
   id: number,

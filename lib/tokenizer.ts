@@ -8,6 +8,7 @@ import {
   type Tool,
 } from './chat/format.js'
 import { callNative, captureCallSite, fromNative } from './errors.js'
+import { resolveModel } from './hub/pull.js'
 import type { NativeTokenizer, NativeVocabulary } from './native/binding.js'
 import { loadBinding } from './native/load.js'
 import type { TokenIds } from './types.js'
@@ -206,10 +207,10 @@ function unsigned(ids: Int32Array): Uint32Array {
 }
 
 /**
- * Loads the tokenizer of a GGUF file, alone; a file that holds nothing but a vocabulary is enough.
+ * Loads the tokenizer of a model, alone; a file that holds nothing but a vocabulary is enough.
  *
- * @param path of the GGUF file
- * @throws MaestraleError ERR_MODEL_FORMAT, ERR_MODEL_UNSUPPORTED, ERR_NATIVE_LOAD
+ * @param path of a GGUF file or a directory with tokenizer.model or tokenizer.json, or `'hf:org/repo'`
+ * @throws MaestraleError ERR_MODEL_FORMAT, ERR_MODEL_UNSUPPORTED, ERR_DOWNLOAD, ERR_NATIVE_LOAD
  * @example
  * const tokenizer = await loadTokenizer('mistral-7b-instruct-v0.3.Q4_K_M.gguf')
  * console.log(tokenizer.encode('How many tokens is this?').length)
@@ -218,7 +219,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   nonEmptyText(path, 'path')
   const site = captureCallSite(loadTokenizer)
   try {
-    return new Tokenizer(await loadBinding().loadTokenizer(path))
+    return new Tokenizer(await loadBinding().loadTokenizer(await resolveModel(path)))
   } catch (error) {
     throw fromNative(error, site)
   }

@@ -65,16 +65,18 @@ export interface LoadOptions {
   maxQueue?: number
   /** Quantises the weights while they are loaded; memory is about that of the result. Default: as stored. */
   quantization?: QuantizeType
-  /** Called while the file is read and repacked, with bytes. */
+  /** Called while the model is downloaded (`'hf:...'`), and while it is read and repacked, with bytes. */
   onProgress?: (progress: LoadProgress) => void
   /** Stops the loading; the promise then rejects with the signal's reason. */
   signal?: AbortSignal
 }
 
 export interface LoadProgress {
-  /** Bytes of the file that are done. */
+  /** Present while a model comes from the hub; then `loaded` counts from 0 again. */
+  phase?: 'download'
+  /** Bytes that are done. */
   loaded: number
-  /** Bytes of the file. */
+  /** Bytes of the model. */
   total: number
 }
 
@@ -86,7 +88,10 @@ export interface Speculation {
   minNgram?: number
 }
 
-/** Options of {@link Model.generate} and {@link Model.chat}. Defaults are those of ctransformers. */
+/**
+ * Options of {@link Model.generate} and {@link Model.chat}. Defaults are those of ctransformers, or what the
+ * generation_config.json of a model directory sets, see {@link ModelInfo.generationDefaults}.
+ */
 export interface GenerateOptions {
   /** Longest completion, in tokens. Default 256. */
   maxNewTokens?: number
@@ -265,6 +270,8 @@ export interface ModelInfo {
   readonly quantization: Readonly<Record<string, number>>
   /** How {@link Model.chat} renders conversations. */
   readonly chatFormat: string
+  /** What generation_config.json sets for options that a request leaves out; `{}` for other models. */
+  readonly generationDefaults: Readonly<GenerateOptions>
 }
 
 /** Counters of a model's engine, at this moment. */

@@ -24,6 +24,8 @@ export interface Vocabulary {
   addBos: boolean
   specialTokens: Readonly<Record<string, number>>
   chatTemplate?: string
+  /** Named 'tool_use' in the file: for conversations with tools. */
+  toolTemplate?: string
 }
 
 /** @internal */
@@ -80,7 +82,9 @@ export function createChatFormatter(vocabulary: Vocabulary): ChatFormatter {
     render(messages, options) {
       if (name === 'jinja') {
         checkMessages(messages)
-        return renderJinja(vocabulary.chatTemplate ?? '', vocabulary, messages, options)
+        const { chatTemplate = '', toolTemplate } = vocabulary
+        const template = options.tools ? (toolTemplate ?? chatTemplate) : chatTemplate
+        return renderJinja(template, vocabulary, messages, options)
       }
       const { tools = [], continueFinalMessage } = options
       const talk = conversation(messages, options)

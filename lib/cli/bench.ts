@@ -10,6 +10,7 @@ import {
   type LoadFlags,
   loadForCommand,
   MINI,
+  MODEL_HELP,
   number,
   SPECULATE,
 } from './options.js'
@@ -63,11 +64,7 @@ export function addBenchCommand(program: Command): void {
     .command('bench')
     .summary('measure speed and latency')
     .description('Measures a model on this machine.')
-    .option(
-      '--model <file>',
-      "a GGUF file, or 'mini' for the one that ships with the package",
-      MINI,
-    )
+    .option('--model <model>', MODEL_HELP, MINI)
     .option('--prompt <n>', 'tokens of each prompt', number, 512)
     .option('--gen <n>', 'tokens to generate for each prompt', number, 32)
     .option('--concurrency <n>', 'requests at the same time', number, 1)

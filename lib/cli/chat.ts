@@ -11,6 +11,7 @@ import {
   type GenerateFlags,
   generateOptions,
   type LoadFlags,
+  MODEL_HELP,
   withModel,
 } from './options.js'
 import { figures } from './run.js'
@@ -37,7 +38,7 @@ export function addChatCommand(program: Command): void {
     .command('chat')
     .summary('talk to a model')
     .description('Talks to a model; the conversation is kept until /reset.')
-    .argument('[model]', "a GGUF file, or 'mini' for the model that ships with the package", 'mini')
+    .argument('[model]', MODEL_HELP, 'mini')
     .option('--system <text>', 'what the model is told before the conversation')
     .option('--stats', 'say after every answer how fast it was')
     .addHelpText('after', EXAMPLES)

@@ -36,7 +36,7 @@ export function addInspectCommand(program: Command): void {
 }
 
 async function inspect(file: string, flags: InspectFlags): Promise<void> {
-  const path = modelPath(file)
+  const path = await modelPath(file)
   const found = await loadBinding()
     .inspect(path)
     .catch((error: unknown) => {

@@ -11,6 +11,7 @@ import { addBenchCommand } from './bench.js'
 import { addChatCommand } from './chat.js'
 import { addInspectCommand } from './inspect.js'
 import { addPackCommand } from './pack.js'
+import { addPullCommand } from './pull.js'
 import { addQuantizeCommand } from './quantize.js'
 import { addRunCommand } from './run.js'
 import { EXIT_USAGE, endQuietlyWhenReaderLeaves, reportFailure } from './terminal.js'
@@ -38,6 +39,7 @@ Examples:
   maestrale chat model.gguf
   maestrale inspect model.gguf
   maestrale bench --model model.gguf --prompt 512 --gen 32 --json
+  maestrale pull TheBloke/Mistral-7B-Instruct-v0.1-GGUF:Q4_K_M
 
 MAESTRALE_ISA forces a kernel table, e.g. scalar or avx2.`,
   )
@@ -48,6 +50,7 @@ addChatCommand(program)
 addInspectCommand(program)
 addBenchCommand(program)
 addPackCommand(program)
+addPullCommand(program)
 addQuantizeCommand(program)
 
 try {

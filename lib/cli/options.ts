@@ -6,24 +6,40 @@ import { join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { packageRoot } from '#addon'
 
+import { resolveModel } from '../hub/pull.js'
+import { HUB_PREFIX } from '../hub/reference.js'
 import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
 import { QUANTIZE_TYPES } from '../options.js'
-import { ProgressBar, UsageError } from './terminal.js'
+import { interruptible, ProgressBar, UsageError } from './terminal.js'
 
 /** Stands for the model that ships with the package. */
 export const MINI = 'mini'
 
 export const DEFAULT_PROMPT = 'And it came to pass, when the ship had sailed,'
 
-export function modelPath(model: string | undefined): string {
-  if (model !== undefined && model !== MINI) {
-    if (!existsSync(model)) throw new UsageError(`there is no file '${model}'`)
-    return model
-  }
-  return join(packageRoot, 'models', 'mini-q4_k_m.gguf')
+/** What a MODEL argument may be, for the help of commands. */
+export const MODEL_HELP: string = `a file, a directory, hf:ORG/REPO[:QUANT], or '${MINI}' for the model that ships with the package`
+
+/** The file or directory of the command line's MODEL, downloaded when it is on the hub and not in the cache. */
+export async function modelPath(model: string | undefined): Promise<string> {
+  if (isMini(model)) return join(packageRoot, 'models', 'mini-q4_k_m.gguf')
+  if (model.startsWith(HUB_PREFIX)) return await download(model)
+  if (!existsSync(model)) throw new UsageError(`there is no file '${model}'`)
+  return model
 }
 
-export function isMini(model: string | undefined): boolean {
+async function download(reference: string): Promise<string> {
+  const bar = new ProgressBar('downloading')
+  return await interruptible(async (signal) => {
+    try {
+      return await resolveModel(reference, { onProgress: bar.update, signal })
+    } finally {
+      bar.end()
+    }
+  })
+}
+
+export function isMini(model: string | undefined): model is undefined | typeof MINI {
   return model === undefined || model === MINI
 }
 
@@ -153,7 +169,7 @@ export async function loadForCommand(model: string | undefined, flags: LoadFlags
 }
 
 async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Model> {
-  const path = modelPath(model)
+  const path = await modelPath(model)
   const { slidingWindow } = flags
   const bar = new ProgressBar('loading')
   try {

@@ -32,13 +32,13 @@ export function addPackCommand(program: Command): void {
 }
 
 async function pack(model: string, output: string, flags: { json?: boolean }): Promise<void> {
+  const input = await modelPath(model)
   const bar = new ProgressBar('packing')
-  const path = modelPath(model)
   await interruptible(async (signal) => {
     try {
       const options = { onProgress: bar.update, signal }
       await runJob(
-        (report) => loadBinding().pack(path, output, report),
+        (report) => loadBinding().pack(input, output, report),
         options,
         captureCallSite(pack),
       )

@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander'
 import { QUANTIZE_TYPES } from '../options.js'
 import { quantizeModel } from '../quantize.js'
 import type { QuantizeType } from '../types.js'
-import { MINI, modelPath, number, numberOr } from './options.js'
+import { MODEL_HELP, modelPath, number, numberOr } from './options.js'
 import { bytes, interruptible, ProgressBar } from './terminal.js'
 
 const EXAMPLES = `
@@ -30,10 +30,7 @@ export function addQuantizeCommand(program: Command): void {
       'Writes a model as a GGUF file of other weights, with its metadata, vocabulary, chat template and ' +
         'sliding window.',
     )
-    .argument(
-      '<model>',
-      `a GGUF file, a Hugging Face directory, or '${MINI}' for the model that ships with the package`,
-    )
+    .argument('<model>', MODEL_HELP)
     .argument('<output>', 'the GGUF file to write')
     .addOption(
       new Option('--type <type>', 'storage type of the matrices, or a mix of types')
@@ -53,10 +50,11 @@ export function addQuantizeCommand(program: Command): void {
 
 async function quantize(model: string, output: string, flags: QuantizeFlags): Promise<void> {
   const { type, threads, slidingWindow } = flags
+  const input = await modelPath(model)
   const bar = new ProgressBar('quantising')
   const result = await interruptible(async (signal) => {
     try {
-      return await quantizeModel(modelPath(model), output, {
+      return await quantizeModel(input, output, {
         type,
         signal,
         onProgress: bar.update,

@@ -12,6 +12,7 @@ import {
   generateOptions,
   isMini,
   type LoadFlags,
+  MODEL_HELP,
   withModel,
 } from './options.js'
 import { styled, UsageError } from './terminal.js'
@@ -34,7 +35,7 @@ export function addRunCommand(program: Command): void {
     .description(
       'Continues a text: the stream goes to standard output, the figures to standard error.',
     )
-    .argument('[model]', "a GGUF file, or 'mini' for the model that ships with the package", 'mini')
+    .argument('[model]', MODEL_HELP, 'mini')
     .argument('[prompt]', "the text to continue; '-' reads it from standard input")
     .option('--json', 'print the result as one JSON object instead')
     .addHelpText('after', EXAMPLES)

@@ -101,6 +101,8 @@ export interface NativeVocabulary {
   addBos: boolean
   specialTokens: Record<string, number>
   chatTemplate?: string
+  /** The template for conversations with tools, where a file has one of its own. */
+  toolTemplate?: string
 }
 
 export interface NativeStreamDecoder {

@@ -109,6 +109,8 @@ Napi::Value tokenizer_vocabulary(const Tokenizer& tokenizer, const Napi::Callbac
     for (const auto& [piece, id] : tokenizer.special_tokens()) special.Set(piece, id);
     object.Set("specialTokens", special);
     if (!vocab.chat_template.empty()) object.Set("chatTemplate", vocab.chat_template);
+    const auto tools = vocab.named_chat_templates.find("tool_use");
+    if (tools != vocab.named_chat_templates.end()) object.Set("toolTemplate", tools->second);
     return object;
   });
 }

@@ -13,23 +13,21 @@ function maestrale(...args: string[]) {
   return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
 }
 
+const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'pull']
+
 describe('help', () => {
   test('lists the commands and goes to standard output', () => {
     const { status, stdout, stderr } = maestrale('--help')
     expect([status, stderr]).toEqual([0, ''])
-    for (const command of ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize'])
-      expect(stdout).toContain(command)
+    for (const command of COMMANDS) expect(stdout).toContain(command)
   })
 
-  test.each(['run', 'chat', 'inspect', 'bench', 'pack', 'quantize'])(
-    'of %s has examples',
-    (command) => {
-      const { status, stdout, stderr } = maestrale(command, '--help')
-      expect([status, stderr]).toEqual([0, ''])
-      expect(stdout).toContain('Examples:\n')
-      expect(stdout).toContain(`maestrale ${command}`)
-    },
-  )
+  test.each(COMMANDS)('of %s has examples', (command) => {
+    const { status, stdout, stderr } = maestrale(command, '--help')
+    expect([status, stderr]).toEqual([0, ''])
+    expect(stdout).toContain('Examples:\n')
+    expect(stdout).toContain(`maestrale ${command}`)
+  })
 
   test('--version', () => {
     expect(maestrale('--version').stdout).toBe(`${manifest.version}\n`)
@@ -48,6 +46,7 @@ describe('wrong use ends with 2', () => {
     [['run', 'no-such-file.gguf', 'text'], "there is no file 'no-such-file.gguf'"],
     [['inspect', 'no-such-file.gguf'], "there is no file 'no-such-file.gguf'"],
     [['run', main], "give a prompt to continue, or '-' to read it from standard input"],
+    [['pull', 'no-repository'], "received 'no-repository'"],
     [['bench', '--gen', '0'], '--gen must be an integer of at least 1; received 0'],
     [['bench', '--repeats', '1.5'], '--repeats must be an integer of at least 1; received 1.5'],
   ])('%j', (args, message) => {

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+// Downloads from a stand-in for the Hugging Face hub that cuts connections, corrupts bytes, answers ranges
+// wrongly and refuses; the cache they end in; and which files are chosen.
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+
+import { parseReference } from '../../lib/hub/reference.js'
+import { selectFiles } from '../../lib/hub/select.js'
+import { type LoadProgress, loadModel, loadTokenizer, pullModel } from '../../lib/index.js'
+import { COMMIT, FakeHub } from './fake-hub.js'
+
+const MINI = readFileSync(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
+const BIG = randomBytes(300_000)
+
+let hub: FakeHub
+let home: string
+
+beforeEach(async () => {
+  hub = new FakeHub()
+  home = mkdtempSync(join(tmpdir(), 'maestrale-hub-'))
+  for (const name of ['HF_TOKEN', 'HF_HUB_OFFLINE', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE']) {
+    vi.stubEnv(name, undefined)
+  }
+  vi.stubEnv('HF_HOME', home)
+  vi.stubEnv('HF_ENDPOINT', await hub.start())
+  hub.files = { 'model.Q4_K_M.gguf': BIG, 'model.Q8_0.gguf': randomBytes(5000), 'README.md': MINI }
+})
+
+afterEach(async () => {
+  vi.unstubAllEnvs()
+  await hub.stop()
+  rmSync(home, { recursive: true })
+})
+
+const repoFolder = () => join(home, 'hub', 'models--org--repo')
+const blobs = () => readdirSync(join(repoFolder(), 'blobs'))
+const failure = (code: string, message: string | RegExp) =>
+  expect.objectContaining({ code, message: expect.stringMatching(message) })
+
+describe('a download', () => {
+  test('ends in the shared cache, once', async () => {
+    const pulled = await pullModel('hf:org/repo:q4_k_m')
+    expect(readFileSync(pulled.path).equals(BIG)).toBe(true)
+    expect(pulled).toMatchObject({
+      repo: 'org/repo',
+      revision: COMMIT,
+      downloadedBytes: BIG.length,
+    })
+    expect(pulled.files).toEqual([{ path: 'model.Q4_K_M.gguf', size: BIG.length }])
+    const sha256 = createHash('sha256').update(BIG).digest('hex')
+    expect(pulled.path).toBe(join(repoFolder(), 'snapshots', COMMIT, 'model.Q4_K_M.gguf'))
+    expect(readlinkSync(pulled.path)).toBe(join('..', '..', 'blobs', sha256))
+    expect(readFileSync(join(repoFolder(), 'refs', 'main'), 'utf8')).toBe(COMMIT)
+    expect(blobs()).toEqual([sha256])
+
+    expect((await pullModel('org/repo:Q4_K_M')).downloadedBytes).toBe(0)
+    expect(hub.downloads).toEqual(['model.Q4_K_M.gguf all'])
+  })
+
+  test('reports bytes, those that were there included', async () => {
+    const seen: LoadProgress[] = []
+    const onProgress = (progress: LoadProgress) => seen.push(progress)
+    await pullModel('org/repo:Q4_K_M', { onProgress })
+    expect(seen.length).toBeGreaterThan(1)
+    expect(seen.at(-1)).toEqual({ phase: 'download', loaded: BIG.length, total: BIG.length })
+    await pullModel('org/repo:Q4_K_M', { onProgress })
+    expect(seen.at(-1)).toEqual({ phase: 'download', loaded: BIG.length, total: BIG.length })
+  })
+
+  test('goes on where the connection was cut', async () => {
+    hub.fault = (_, n) => (n < 3 ? { cutAfter: 50_000 } : undefined)
+    const { path } = await pullModel('org/repo:Q4_K_M')
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    const starts = hub.downloads.map((line) => Number(/bytes=(\d+)/.exec(line)?.[1] ?? 0))
+    expect(starts).toHaveLength(4)
+    expect(starts).toEqual([...starts].sort((a, b) => a - b))
+    expect(starts[3]).toBeGreaterThan(100_000)
+  })
+
+  test('goes on where an earlier one was stopped', async () => {
+    const controller = new AbortController()
+    const reason = new Error('enough')
+    hub.fault = (_, n) => (n === 0 ? { cutAfter: 100_000 } : undefined)
+    const onProgress = () => controller.abort(reason)
+    const stopped = pullModel('org/repo:Q4_K_M', { onProgress, signal: controller.signal })
+    await expect(stopped).rejects.toBe(reason)
+    expect(blobs()).toEqual([expect.stringMatching(/\.incomplete$/)])
+    const { path } = await pullModel('org/repo:Q4_K_M')
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(hub.downloads.at(-1)).toMatch(/ bytes=[1-9]\d*-299999$/)
+  })
+
+  test.each([
+    ['a corrupted byte', { corrupt: 200_000 }],
+    ['a whole file instead of a part', { ignoreRange: true }],
+    ['another part than the one asked for', { shiftRange: 10 }],
+  ])('starts over after %s', async (_, fault) => {
+    hub.fault = (_path, n) => (n === 0 ? { cutAfter: 100_000 } : n === 1 ? fault : undefined)
+    const { path } = await pullModel('org/repo:Q4_K_M')
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(hub.downloads.at(-1)).toBe('model.Q4_K_M.gguf all')
+  })
+
+  test('that is spoiled every time fails and leaves nothing that could be taken for the file', async () => {
+    hub.fault = () => ({ corrupt: 7 })
+    await expect(pullModel('org/repo:Q4_K_M')).rejects.toEqual(
+      failure('ERR_DOWNLOAD', /arrives with other bytes than the hub announces/),
+    )
+    expect(blobs()).toEqual([])
+    expect(existsSync(join(repoFolder(), 'refs'))).toBe(false)
+  })
+
+  test('of a leftover that is damaged starts over', async () => {
+    const sha256 = createHash('sha256').update(BIG).digest('hex')
+    mkdirSync(join(repoFolder(), 'blobs'), { recursive: true })
+    writeFileSync(join(repoFolder(), 'blobs', `${sha256}.incomplete`), Buffer.alloc(1000))
+    const { path } = await pullModel('org/repo:Q4_K_M')
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(hub.downloads.at(-1)).toBe('model.Q4_K_M.gguf all')
+  })
+
+  test('survives a server that is busy for a moment', async () => {
+    hub.fault = (_, n) => (n === 0 ? { status: 503 } : undefined)
+    expect(readFileSync((await pullModel('org/repo:Q4_K_M')).path).equals(BIG)).toBe(true)
+  })
+})
+
+describe('a refusal is one sentence', () => {
+  test.each([
+    [
+      401,
+      'RepoNotFound',
+      /^hf:org\/repo does not exist, or is private and needs HF_TOKEN \(status 401\)\.$/,
+    ],
+    [403, 'GatedRepo', /is gated: accept its conditions on the hub and set HF_TOKEN/],
+    [404, 'RevisionNotFound', /has no such revision \(status 404\)/],
+    [401, undefined, /may not be read with no token; set HF_TOKEN \(status 401\)/],
+    [404, undefined, /does not exist/],
+    [500, undefined, /cannot be read at the moment \(status 500\)/],
+  ])('%i %s', async (status, errorCode, message) => {
+    hub.refusal = { status, ...(errorCode ? { errorCode } : {}) }
+    await expect(pullModel('org/repo')).rejects.toEqual(failure('ERR_DOWNLOAD', message))
+  })
+
+  test('of one file', async () => {
+    hub.fault = () => ({ status: 403, errorCode: 'GatedRepo' })
+    await expect(pullModel('org/repo:Q8_0')).rejects.toEqual(failure('ERR_DOWNLOAD', /is gated/))
+    expect(hub.downloads).toHaveLength(1)
+  })
+
+  test('when the server is not there', async () => {
+    await hub.stop()
+    await expect(pullModel('org/repo')).rejects.toEqual(
+      failure('ERR_DOWNLOAD', /^http:\/\/127\.0\.0\.1:\d+ cannot be read: .*\(ECONNREFUSED\)\.$/),
+    )
+    await hub.start()
+  })
+
+  test('when the disk is too small', async () => {
+    hub.relist = (entry) => ({ ...entry, size: 2 ** 52 })
+    await expect(pullModel('org/repo:Q8_0')).rejects.toEqual(
+      failure('ERR_DOWNLOAD', /needs 4503599627370496 bytes, but '.*' has \d+ left/),
+    )
+  })
+
+  test('when the cache cannot be written', async () => {
+    mkdirSync(dirname(repoFolder()), { recursive: true })
+    writeFileSync(repoFolder(), 'a file where a folder belongs')
+    await expect(pullModel('org/repo:Q8_0')).rejects.toEqual(
+      failure('ERR_DOWNLOAD', /cannot be written to '.*': EEXIST/),
+    )
+  })
+
+  test.each(['../../evil.gguf', '/evil.gguf', 'a//evil.gguf', 'a\\evil.gguf', ''])(
+    'when the server lists the file %j',
+    async (path) => {
+      hub.relist = (entry) => ({ ...entry, path })
+      await expect(pullModel('org/repo')).rejects.toEqual(
+        failure('ERR_DOWNLOAD', /lists a file of 'org\/repo' that cannot be/),
+      )
+    },
+  )
+
+  test.each([
+    'org',
+    'org/repo/more',
+    '../repo',
+    'org/..',
+    'org/re po',
+    'org/repo@../x',
+    'org--x/repo',
+    'hf:',
+  ])('when the name is %j', async (name) => {
+    await expect(pullModel(name)).rejects.toEqual(failure('ERR_INVALID_ARG', /^model must be/))
+    expect(hub.requests).toEqual([])
+  })
+})
+
+test('the token goes to the hub and to nobody else', async () => {
+  const cdn = new FakeHub()
+  cdn.files = hub.files
+  const elsewhere = await cdn.start()
+  vi.stubEnv('HF_TOKEN', 'secret')
+  hub.fault = (path) => ({ location: `${elsewhere}/org/repo/resolve/${COMMIT}/${path}` })
+  await pullModel('org/repo:Q4_K_M')
+  expect(hub.requests.map((request) => request.authorization)).toEqual(
+    Array(3).fill('Bearer secret'),
+  )
+  expect(cdn.requests.map((request) => request.authorization)).toEqual([undefined])
+
+  hub.nextPage = `${elsewhere}/api/models/org/repo/tree/${COMMIT}`
+  await pullModel('org/repo:Q8_0')
+  expect(cdn.requests.length).toBeGreaterThan(2)
+  for (const { authorization } of cdn.requests) expect(authorization).toBeUndefined()
+  await cdn.stop()
+})
+
+describe("loadModel('hf:...')", () => {
+  beforeEach(() => {
+    hub.files = { 'mini.Q4_K_M.gguf': MINI }
+  })
+
+  test('downloads, then uses the cache without asking', async () => {
+    const phases = new Set<string | undefined>()
+    const model = await loadModel('hf:org/repo:Q4_K_M', {
+      onProgress: ({ phase }) => phases.add(phase),
+    })
+    expect([...phases]).toEqual(['download', undefined])
+    expect((await model.generate('And', { maxNewTokens: 3 })).tokens).toHaveLength(3)
+    await model.dispose()
+    const asked = hub.requests.length
+    vi.stubEnv('HF_HUB_OFFLINE', '1')
+    expect((await loadTokenizer('hf:org/repo')).vocabSize).toBe(model.tokenizer.vocabSize)
+    expect(hub.requests).toHaveLength(asked)
+  })
+
+  test('offline, what is not in the cache is an error', async () => {
+    vi.stubEnv('HF_HUB_OFFLINE', '1')
+    await expect(loadModel('hf:org/repo')).rejects.toEqual(
+      failure('ERR_DOWNLOAD', /not in the cache as a whole, and HF_HUB_OFFLINE/),
+    )
+    expect(hub.requests).toEqual([])
+  })
+
+  test('a checkpoint of which a shard is missing is not complete', async () => {
+    const shards = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
+    const map = Object.fromEntries(shards.map((name, i) => [`tensor${i}`, name]))
+    hub.files = {
+      'config.json': Buffer.from('{}'),
+      'model.safetensors.index.json': Buffer.from(JSON.stringify({ weight_map: map })),
+      ...Object.fromEntries(shards.map((name) => [name, randomBytes(5000)])),
+    }
+    const { path } = await pullModel('org/repo')
+    rmSync(join(path, shards[1] ?? ''))
+    const before = hub.downloads.length
+    // The blob is still there: linked, not downloaded.
+    await expect(loadModel('hf:org/repo')).rejects.toMatchObject({ code: 'ERR_MODEL_FORMAT' })
+    expect(existsSync(join(path, shards[1] ?? ''))).toBe(true)
+    expect(hub.downloads).toHaveLength(before)
+  })
+})
+
+describe('maestrale pull', () => {
+  const maestrale = async (...args: string[]) => {
+    const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
+    const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const [stdout, stderr, [status]] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'close'),
+    ])
+    return { stdout, stderr, status }
+  }
+
+  test('prints where the model is, and other commands take it from there', async () => {
+    hub.files = { 'mini.Q4_K_M.gguf': MINI }
+    const { stdout, stderr, status } = await maestrale('pull', 'org/repo:Q4_K_M', '--json')
+    expect([status, stderr]).toEqual([0, ''])
+    const pulled = JSON.parse(stdout)
+    expect(pulled).toMatchObject({ revision: COMMIT, downloadedBytes: MINI.length })
+    await hub.stop()
+    const inspected = await maestrale('inspect', 'hf:org/repo', '--json')
+    expect(JSON.parse(inspected.stdout).fileSize).toBe(MINI.length)
+    await hub.start()
+  })
+
+  test('says in one sentence why it fails', async () => {
+    const { stdout, stderr, status } = await maestrale('pull', 'org/repo', '--revision', 'v9')
+    expect([status, stdout]).toEqual([1, ''])
+    expect(stderr).toBe('maestrale: hf:org/repo@v9 has no such revision (status 404).\n')
+  })
+})
+
+describe('the files that make a model', () => {
+  const select = (paths: string[], reference = 'org/repo') =>
+    selectFiles(paths, parseReference(reference))
+  const GGUFS = ['m.Q4_K_S.gguf', 'm.Q4_K_M.gguf', 'm-q8_0.gguf', 'mmproj-F16.gguf', 'imatrix.gguf']
+
+  test.each([
+    ['org/repo', 'm.Q4_K_M.gguf'],
+    ['org/repo:q4_k_s', 'm.Q4_K_S.gguf'],
+    ['org/repo:Q8_0', 'm-q8_0.gguf'],
+    ['org/repo@v1:m.Q4_K_S.gguf', 'm.Q4_K_S.gguf'],
+  ])('%s', (reference, expected) => {
+    expect(select(GGUFS, reference)).toEqual({ model: expected, paths: [expected] })
+  })
+
+  test('the only GGUF file, whatever its type, and the one that lies highest', () => {
+    expect(select(['x/m.Q2_K.gguf', 'README.md']).model).toBe('x/m.Q2_K.gguf')
+    expect(select(['a/m.Q4_K_M.gguf', 'm.Q4_K_M.gguf']).model).toBe('m.Q4_K_M.gguf')
+  })
+
+  test('a quantisation is a whole word', () => {
+    expect(() => select(GGUFS, 'org/repo:Q4_K')).toThrow(
+      /no GGUF file in 'Q4_K'; name one of these after a colon: imatrix|m-q8_0.gguf, m.Q4_K_M.gguf/,
+    )
+  })
+
+  test('safetensors with what is read beside them, in one layout, without pickles', () => {
+    const files = [
+      'README.md',
+      'config.json',
+      'consolidated.safetensors',
+      'generation_config.json',
+      'model-00001-of-00002.safetensors',
+      'model-00002-of-00002.safetensors',
+      'model.safetensors.index.json',
+      'onnx/model.safetensors',
+      'params.json',
+      'pytorch_model.bin',
+      'tokenizer.json',
+      'tokenizer.model',
+      'tokenizer.model.v3',
+      'tokenizer_config.json',
+    ]
+    const { model, paths } = select(files)
+    expect(model).toBe('')
+    expect(paths.slice(-2)).toEqual(files.slice(4, 6))
+    expect(paths).not.toContain('README.md')
+    for (const name of ['config.json', 'params.json', 'tokenizer.json', 'tokenizer.model.v3']) {
+      expect(paths).toContain(name)
+    }
+    expect(paths.some((name) => /consolidated|onnx|\.bin/.test(name))).toBe(false)
+    expect(select(['params.json', 'consolidated.safetensors']).paths).toEqual([
+      'params.json',
+      'consolidated.safetensors',
+    ])
+  })
+
+  test.each([
+    [['pytorch_model.bin', 'config.json'], 'org/repo', /'pytorch_model.bin', a pickle file/],
+    [['README.md'], 'org/repo', /neither GGUF nor safetensors/],
+    [['model.safetensors'], 'org/repo:Q4_K_M', /has no GGUF files, so none in 'Q4_K_M'/],
+    [['m.Q4_K_M-00001-of-00002.gguf'], 'org/repo', /in parts, which are not read/],
+  ])('%j as %s is refused', (paths, reference, message) => {
+    expect(() => select(paths, reference)).toThrow(message)
+  })
+})
