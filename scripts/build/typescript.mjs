@@ -2,8 +2,8 @@
 // Builds lib/ twice: dist/esm (the API and the command line) and dist/cjs (the API alone, because
 // Node 20 cannot require() an ES module).
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { chmodSync, copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -24,10 +24,15 @@ compile('esm')
 chmodSync(join(root, 'dist', 'esm', 'cli', 'main.js'), 0o755)
 
 compile('cjs')
-// A package of its own, as Node sees it: CommonJS, and with its own way to the addon.
-const scope = { type: 'commonjs', imports: { '#addon': './native/addon.cjs' } }
-writeFileSync(join(root, 'dist', 'cjs', 'package.json'), `${JSON.stringify(scope)}\n`)
-copyFileSync(
-  join(root, 'lib', 'native', 'addon.cjs'),
-  join(root, 'dist', 'cjs', 'native', 'addon.cjs'),
-)
+const cjs = join(root, 'dist', 'cjs')
+// CommonJS, although the package is not.
+writeFileSync(join(cjs, 'package.json'), `${JSON.stringify({ type: 'commonjs' })}\n`)
+// '#addon' leads to addon.mjs in the whole package, and Node asks dist/cjs/package.json for no other way.
+copyFileSync(join(root, 'lib', 'native', 'addon.cjs'), join(cjs, 'native', 'addon.cjs'))
+for (const name of readdirSync(cjs, { recursive: true }).filter((file) => file.endsWith('.js'))) {
+  const file = join(cjs, name)
+  const code = readFileSync(file, 'utf8')
+  const addon = relative(dirname(file), join(cjs, 'native', 'addon.cjs')).replace(/^(?!\.)/, './')
+  const changed = code.replaceAll('require("#addon")', `require("${addon}")`)
+  if (changed !== code) writeFileSync(file, changed)
+}
