@@ -9,6 +9,7 @@ import { packageRoot } from '#addon'
 
 import { addBenchCommand } from './bench.js'
 import { addChatCommand } from './chat.js'
+import { addDoctorCommand } from './doctor.js'
 import { addInspectCommand } from './inspect.js'
 import { addPackCommand } from './pack.js'
 import { addPullCommand } from './pull.js'
@@ -52,6 +53,7 @@ addBenchCommand(program)
 addPackCommand(program)
 addPullCommand(program)
 addQuantizeCommand(program)
+addDoctorCommand(program)
 
 try {
   await program.parseAsync()

@@ -219,6 +219,20 @@ export interface NativeInspection {
   }
 }
 
+export interface NativeMachine {
+  /** CPUs this process may use. */
+  threads: number
+  /** Bytes. */
+  availableMemory: number
+  /** Bytes a second that all threads read together. */
+  readBandwidth: number
+  /** Kernel tables, best first. */
+  isas: string[]
+  cudaDevices: number
+  /** Why there is no CUDA. */
+  cudaProblem?: string
+}
+
 export interface NativeQuantizeOptions {
   type: string
   /** 0: as many as the CPUs this process may use. */
@@ -261,6 +275,8 @@ export interface Binding {
     options: NativeQuantizeOptions,
     onProgress: NativeProgress | undefined,
   ): NativeJob<NativeQuantized>
+  /** Takes a fraction of a second: it measures. */
+  examineMachine(): Promise<NativeMachine>
   /** Kernel tables that this machine can run. */
   isaTables(): string[]
 }

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "addon/background.h"
+#include "addon/examine.h"
 #include "addon/load.h"
 #include "addon/model_wrap.h"
 #include "addon/tokenizer_wrap.h"
@@ -27,6 +28,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("pack", Napi::Function::New<pack>(env, "pack"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("examineMachine", Napi::Function::New<examine_machine>(env, "examineMachine"));
   exports.Set("isaTables", Napi::Function::New<isa_tables>(env, "isaTables"));
   return exports;
 }

@@ -13,7 +13,7 @@ function maestrale(...args: string[]) {
   return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
 }
 
-const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'pull']
+const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'pull', 'doctor']
 
 describe('help', () => {
   test('lists the commands and goes to standard output', () => {

@@ -161,6 +161,9 @@ export class FakeEngine {
     quantize: () => {
       throw new Error('the fake engine writes no files')
     },
+    examineMachine: async () => {
+      throw new Error('there is no machine')
+    },
     isaTables: () => ['scalar'],
   }
 

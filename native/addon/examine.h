@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// examineMachine() of the addon.
+#pragma once
+
+#include <napi.h>
+
+namespace maestrale {
+
+Napi::Value examine_machine(const Napi::CallbackInfo& info);
+
+}  // namespace maestrale

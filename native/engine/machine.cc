@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/machine.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "cpu/bandwidth.h"
+#include "cpu/cpu_backend.h"
+#include "engine/memory_budget.h"
+#ifdef MAESTRALE_CUDA
+#include "cuda/driver.h"
+#endif
+
+namespace maestrale {
+namespace {
+
+constexpr uint64_t kProbeBytes = uint64_t{512} << 20;  // beyond any last-level cache but a few servers'
+
+int count_cuda_devices() {
+#ifdef MAESTRALE_CUDA
+  int n = 0;
+  const cuda::Driver& driver = cuda::open_driver();
+  cuda::check(driver, driver.cuDeviceGetCount(&n), "cuDeviceGetCount");
+  return n;
+#else
+  throw Error(ErrorCode::kDevice, "this build has no CUDA back end");
+#endif
+}
+
+}  // namespace
+
+Machine examine_machine() {
+  Machine machine;
+  machine.threads = available_cpus();
+  machine.available_memory = available_memory();
+  machine.isas = available_isas();
+  machine.read_bandwidth =
+      read_bandwidth(machine.threads, std::min(kProbeBytes, machine.available_memory / 4));
+  try {
+    machine.cuda_devices = count_cuda_devices();
+  } catch (const Error& error) {
+    machine.cuda_problem = error.message();
+  }
+  return machine;
+}
+
+}  // namespace maestrale

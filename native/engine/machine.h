@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this machine offers to a model, for `maestrale doctor`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace maestrale {
+
+struct Machine {
+  int threads = 0;                // CPUs this process may use
+  uint64_t available_memory = 0;  // bytes
+  double read_bandwidth = 0.0;    // bytes a second, of all threads together
+  std::vector<std::string> isas;  // kernel tables, best first
+  int cuda_devices = 0;
+  std::string cuda_problem;  // why there is no CUDA; empty when there is
+};
+
+// Takes a fraction of a second and some hundred MB for a moment: call it on a thread of its own. Throws
+// Error{kOutOfMemory}.
+Machine examine_machine();
+
+}  // namespace maestrale
