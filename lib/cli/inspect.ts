@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// maestrale inspect: what a GGUF file holds, without loading it.
+// maestrale inspect: what a GGUF file or a checkpoint directory holds, without loading it.
 import type { Command } from 'commander'
 
 import { fromNative } from '../errors.js'
 import type { NativeInspection } from '../native/binding.js'
 import { loadBinding } from '../native/load.js'
-import { isMini, MINI, modelPath } from './options.js'
+import { isMini, MINI, MODEL_HELP, modelPath } from './options.js'
 import { amount, bytes, styled } from './terminal.js'
 
 const EXAMPLES = `
@@ -26,9 +26,9 @@ export function addInspectCommand(program: Command): void {
     .command('inspect')
     .summary('show what a model file holds')
     .description(
-      'Shows the metadata and tensors of a GGUF file, and the version and window found in it.',
+      'Shows the metadata and tensors of a GGUF file or a checkpoint directory, and the version and window found in it.',
     )
-    .argument('[model]', "a GGUF file, or 'mini' for the model that ships with the package", MINI)
+    .argument('[model]', MODEL_HELP, MINI)
     .option('--tensors', 'list every tensor')
     .option('--json', 'print everything as one JSON object')
     .addHelpText('after', EXAMPLES)
@@ -46,7 +46,7 @@ async function inspect(file: string, flags: InspectFlags): Promise<void> {
     process.stdout.write(`${JSON.stringify(found)}\n`)
     return
   }
-  const lines = [`${isMini(file) ? MINI : file}: GGUF ${found.version}, ${bytes(found.fileSize)}`]
+  const lines = [`${isMini(file) ? MINI : file}: ${found.format}, ${bytes(found.fileSize)}`]
   lines.push(...describeModel(found), ...describeMetadata(found), ...describeTensors(found, flags))
   process.stdout.write(`${lines.join('\n')}\n`)
 }

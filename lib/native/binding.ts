@@ -193,7 +193,8 @@ export interface NativeModel extends NativeTokenizer {
 type Scalar = string | number | boolean
 
 export interface NativeInspection {
-  version: number
+  /** `'GGUF 3'`, `'Hugging Face checkpoint'`, `'Mistral checkpoint'`. */
+  format: string
   fileSize: number
   /** Arrays arrive as their length and first elements; vocabularies are long. */
   metadata: { key: string; type: string; value: Scalar | { length: number; first: Scalar[] } }[]

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "addon/inspect_file.h"
 
+#include <filesystem>
+#include <optional>
 #include <type_traits>
 #include <variant>
 #include <vector>
 
 #include "addon/convert.h"
+#include "base/error.h"
+#include "io/gguf.h"
+#include "io/text_file.h"
+#include "model/hf_config.h"
+#include "model/hf_files.h"
+#include "model/hf_weights.h"
 
 namespace maestrale {
 namespace {
@@ -57,40 +65,111 @@ Napi::Object entry(Napi::Env env, std::string_view key, const GgufValue& value) 
   return object;
 }
 
-}  // namespace
-
-FileInspection::FileInspection(const std::string& path)
-    : file_(path), header_(GgufFile::parse(file_.bytes(), file_.size())) {
-  try {
-    config_ = config_from_gguf(header_);
-  } catch (const Error& error) {
-    config_error_ = error;  // a vocabulary alone, or another architecture: still worth a look
-  }
+Napi::Object tensor_object(Napi::Env env, std::string_view name, std::string_view type,
+                           const std::vector<uint64_t>& dims, uint64_t offset, uint64_t bytes) {
+  const Napi::Object item = Napi::Object::New(env);
+  item.Set("name", scalar(env, name));
+  item.Set("type", scalar(env, type));
+  const Napi::Array shape = Napi::Array::New(env);
+  for (const uint64_t dim : dims) shape.Set(shape.Length(), double(dim));
+  item.Set("shape", shape);
+  item.Set("offset", double(offset));
+  item.Set("bytes", double(bytes));
+  return item;
 }
 
-Napi::Object FileInspection::to_js(Napi::Env env) const {
-  const Napi::Object object = Napi::Object::New(env);
-  object.Set("version", header_.version());
-  object.Set("fileSize", double(file_.size()));
-  const Napi::Array metadata = Napi::Array::New(env);
-  for (const auto& [key, value] : header_.metadata()) metadata.Set(metadata.Length(), entry(env, key, value));
-  object.Set("metadata", metadata);
-  const Napi::Array tensors = Napi::Array::New(env);
-  for (const GgufTensor& tensor : header_.tensors()) {
-    const Napi::Object item = Napi::Object::New(env);
-    item.Set("name", scalar(env, tensor.name));
-    item.Set("type", scalar(env, quant_traits(tensor.type).name));
-    const Napi::Array shape = Napi::Array::New(env);
-    for (const uint64_t dim : tensor.shape) shape.Set(shape.Length(), double(dim));
-    item.Set("shape", shape);
-    item.Set("offset", double(tensor.offset));
-    item.Set("bytes", double(tensor.bytes));
-    tensors.Set(tensors.Length(), item);
+class GgufInspection final : public Inspection {
+ public:
+  explicit GgufInspection(const std::string& path)
+      : file_(path), header_(GgufFile::parse(file_.bytes(), file_.size())) {
+    try {
+      config_ = config_from_gguf(header_);
+    } catch (const Error& error) {
+      config_error_ = error;  // a vocabulary alone, or another architecture: still worth a look
+    }
   }
-  object.Set("tensors", tensors);
-  if (config_) object.Set("config", maestrale::to_js(env, *config_));
-  if (config_error_) object.Set("configError", config_error_->message());
-  return object;
+
+  Napi::Object to_js(Napi::Env env) const override {
+    const Napi::Object object = Napi::Object::New(env);
+    object.Set("format", "GGUF " + std::to_string(header_.version()));
+    object.Set("fileSize", double(file_.size()));
+    const Napi::Array metadata = Napi::Array::New(env);
+    for (const auto& [key, value] : header_.metadata())
+      metadata.Set(metadata.Length(), entry(env, key, value));
+    object.Set("metadata", metadata);
+    const Napi::Array tensors = Napi::Array::New(env);
+    for (const GgufTensor& tensor : header_.tensors())
+      tensors.Set(tensors.Length(), tensor_object(env, tensor.name, quant_traits(tensor.type).name,
+                                                  tensor.shape, tensor.offset, tensor.bytes));
+    object.Set("tensors", tensors);
+    if (config_) object.Set("config", maestrale::to_js(env, *config_));
+    if (config_error_) object.Set("configError", config_error_->message());
+    return object;
+  }
+
+ private:
+  MappedFile file_;
+  GgufFile header_;
+  std::optional<ModelConfig> config_;
+  std::optional<Error> config_error_;  // why there is no config
+};
+
+class DirectoryInspection final : public Inspection {
+ public:
+  explicit DirectoryInspection(const std::string& path)
+      : files_(find_hf_files(path)), json_(read_json(path, files_.config)), shards_(path) {
+    try {
+      config_ = read_hf_config(path).model;
+    } catch (const Error& error) {
+      config_error_ = error;
+    }
+  }
+
+  Napi::Object to_js(Napi::Env env) const override {
+    const Napi::Object object = Napi::Object::New(env);
+    object.Set("format", files_.native ? "Mistral checkpoint" : "Hugging Face checkpoint");
+    object.Set("fileSize", double(shards_.bytes()));
+    const Napi::Array metadata = Napi::Array::New(env);
+    if (json_ && json_->object() != nullptr)
+      for (const auto& [key, value] : *json_->object())
+        if (const std::optional<GgufValue> plain = plain_value(value))
+          metadata.Set(metadata.Length(), entry(env, key, *plain));
+    object.Set("metadata", metadata);
+    const Napi::Array tensors = Napi::Array::New(env);
+    for (const auto& [name, shard] : shards_.tensors()) {
+      const SafetensorsTensor& tensor = *shard->header.find(name);
+      tensors.Set(tensors.Length(), tensor_object(env, name, dtype_name(tensor.dtype), tensor.shape,
+                                                  tensor.offset, tensor.bytes));
+    }
+    object.Set("tensors", tensors);
+    if (config_) object.Set("config", maestrale::to_js(env, *config_));
+    if (config_error_) object.Set("configError", config_error_->message());
+    return object;
+  }
+
+ private:
+  // A scalar of the config; nothing for null, lists and objects.
+  static std::optional<GgufValue> plain_value(const Json& json) {
+    if (json.string() != nullptr) return std::string_view(*json.string());
+    if (json.boolean()) return *json.boolean();
+    if (json.integer()) return *json.integer();
+    if (json.number()) return *json.number();
+    return std::nullopt;
+  }
+
+  const HfFiles files_;
+  const std::optional<Json> json_;
+  const HfShards shards_;
+  std::optional<ModelConfig> config_;
+  std::optional<Error> config_error_;
+};
+
+}  // namespace
+
+std::unique_ptr<const Inspection> inspect_path(const std::string& path) {
+  std::error_code ignored;  // what cannot be examined is opened as a file, which says why
+  if (std::filesystem::is_directory(path, ignored)) return std::make_unique<DirectoryInspection>(path);
+  return std::make_unique<GgufInspection>(path);
 }
 
 }  // namespace maestrale

@@ -84,12 +84,12 @@ class LoadTokenizerJob final : public Job {
 class InspectJob final : public Job {
  public:
   explicit InspectJob(std::string path) : path_(std::move(path)) {}
-  void work() override { inspection_ = std::make_unique<FileInspection>(path_); }
+  void work() override { inspection_ = inspect_path(path_); }
   Napi::Value result(Napi::Env env) override { return inspection_->to_js(env); }
 
  private:
   const std::string path_;
-  std::unique_ptr<FileInspection> inspection_;
+  std::unique_ptr<const Inspection> inspection_;
 };
 
 class PackJob final : public ProgressJob {

@@ -156,7 +156,7 @@ export class FakeEngine {
       return { promise, cancel: () => void this.calls.push(['cancelLoading']) }
     },
     loadTokenizer: async () => this.model,
-    inspect: async () => ({ version: 3, fileSize: 0, metadata: [], tensors: [] }),
+    inspect: async () => ({ format: 'GGUF 3', fileSize: 0, metadata: [], tensors: [] }),
     pack: () => ({ promise: Promise.resolve(), cancel: () => {} }),
     quantize: () => {
       throw new Error('the fake engine writes no files')

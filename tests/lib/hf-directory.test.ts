@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Hugging Face directory through the public API: its sampling defaults, its chat templates, tokenizer.json.
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -126,6 +127,20 @@ describe('chat templates', () => {
       message: expect.stringContaining('chat template'),
     })
   })
+})
+
+test('inspect shows the config and the tensors', () => {
+  const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
+  const inspect = (...args: string[]) =>
+    execFileSync(process.execPath, [main, 'inspect', directory, ...args], { encoding: 'utf8' })
+  const found = JSON.parse(inspect('--json'))
+  expect(found.format).toBe('Hugging Face checkpoint')
+  expect(found.config).toMatchObject({ dim: 256, headDim: 128, slidingWindow: 64 })
+  expect(found.metadata).toContainEqual({ key: 'model_type', type: 'string', value: 'mistral' })
+  expect(found.tensors).toContainEqual(
+    expect.objectContaining({ name: 'model.norm.weight', type: 'BF16', shape: [256], bytes: 512 }),
+  )
+  expect(inspect()).toMatch(/Hugging Face checkpoint, 3\.67 MB[\s\S]*sliding window +64 keys/)
 })
 
 test('a tokenizer.json of another kind is refused by name', async () => {
