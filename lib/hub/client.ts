@@ -3,6 +3,7 @@
 // one sentence with ERR_DOWNLOAD.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { MaestraleError } from '../errors.js'
 import { COMMIT, hubHome } from './cache.js'
@@ -119,6 +120,14 @@ export class HubClient {
     } catch (error) {
       throw this.#explain(error)
     }
+  }
+
+  /** Waits; an abort ends it with the signal's reason. */
+  async pause(milliseconds: number): Promise<void> {
+    await sleep(milliseconds, undefined, this.#signal ? { signal: this.#signal } : {}).catch(
+      () => {},
+    )
+    this.#signal?.throwIfAborted()
   }
 
   #access(): { hubUrl: string; fetch: typeof fetch } {

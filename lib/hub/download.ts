@@ -5,7 +5,6 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 
 import { MaestraleError } from '../errors.js'
 import { fileSize } from './cache.js'
@@ -174,7 +173,7 @@ async function receive(
       if (!isTransient(error)) throw error
       fruitless = arrival.size > before ? 0 : fruitless + 1
       if (fruitless >= MAX_FRUITLESS) throw error
-      await sleep(FIRST_PAUSE_MS * 2 ** fruitless)
+      await client.pause(FIRST_PAUSE_MS * 2 ** fruitless)
     }
   }
 }

@@ -76,7 +76,7 @@ async function pull(reference: HubReference, options: PullOptions): Promise<Pull
   if (isOffline()) {
     throw new MaestraleError(
       'ERR_DOWNLOAD',
-      `${showReference(reference)} is not in the cache as a whole, and HF_HUB_OFFLINE forbids to download it.`,
+      `${showReference(reference)} would have to be downloaded, which HF_HUB_OFFLINE forbids.`,
     )
   }
   const client = new HubClient(reference, options.signal)

@@ -106,6 +106,19 @@ describe('a download', () => {
     expect(hub.downloads.at(-1)).toMatch(/ bytes=[1-9]\d*-299999$/)
   })
 
+  test('stops at once while it waits to try again', async () => {
+    const controller = new AbortController()
+    const reason = new Error('enough')
+    hub.fault = (_, n) => {
+      if (n === 2) setTimeout(() => controller.abort(reason), 50)
+      return { status: 503 }
+    }
+    const started = performance.now()
+    const stopped = pullModel('org/repo:Q4_K_M', { signal: controller.signal })
+    await expect(stopped).rejects.toBe(reason)
+    expect(performance.now() - started).toBeLessThan(2500) // the third pause ends after 3500 ms
+  })
+
   test.each([
     ['a corrupted byte', { corrupt: 200_000 }],
     ['a whole file instead of a part', { ignoreRange: true }],
@@ -253,7 +266,10 @@ describe("loadModel('hf:...')", () => {
   test('offline, what is not in the cache is an error', async () => {
     vi.stubEnv('HF_HUB_OFFLINE', '1')
     await expect(loadModel('hf:org/repo')).rejects.toEqual(
-      failure('ERR_DOWNLOAD', /not in the cache as a whole, and HF_HUB_OFFLINE/),
+      failure(
+        'ERR_DOWNLOAD',
+        /^hf:org\/repo would have to be downloaded, which HF_HUB_OFFLINE forbids\.$/,
+      ),
     )
     expect(hub.requests).toEqual([])
   })
