@@ -60,6 +60,8 @@ void read_normalizer(const JsonFields& json, Spaces& spaces) {
   });
 }
 
+// Metaspace puts no mark before a text that begins with a space. SentencePiece always does, which is how the
+// models were trained, so it is done here too.
 // {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false}
 void read_pre_tokenizer(const JsonFields& json, Spaces& spaces) {
   const std::optional<JsonFields> pre = json.object("pre_tokenizer");
