@@ -27,8 +27,8 @@ export const TARGETS = {
 
 /**
  * A row of peers.csv against its target: `wanted` in words, `predicted` (the figure at the wanted percentage
- * of this machine's limit), `possible` (the ratio at 100 % of it) and `verdict`: 'met', 'missed', or
- * 'beyond this machine' where even the limit would not do.
+ * of this machine's limit), `possible` (the ratio at 100 % of it) and `verdict`: 'met' or 'missed',
+ * and whether the ratio is beyond this machine because even the limit would not do.
  */
 export function assess(row) {
   const { ratio, percent, most } = TARGETS[row.metric] ?? {}
@@ -47,8 +47,16 @@ export function assess(row) {
     percent === undefined || limit === undefined || (100 * ours) / limit >= percent,
     most === undefined || ours <= most,
   ]
-  let verdict = met.every(Boolean) ? 'met' : 'missed'
-  if (wanted.length === 0) verdict = ''
-  else if (verdict === 'missed' && possible < ratio) verdict = 'beyond this machine'
-  return { wanted: wanted.join(', '), predicted, possible, verdict }
+  const beyond = possible < ratio && !met[0]
+  const others = met.slice(beyond ? 1 : 0).every(Boolean)
+  const verdicts = [
+    others ? (beyond ? '' : 'met') : 'missed',
+    beyond ? 'ratio beyond this machine' : '',
+  ]
+  return {
+    wanted: wanted.join(', '),
+    predicted,
+    possible,
+    verdict: wanted.length === 0 ? '' : verdicts.filter(Boolean).join('; '),
+  }
 }

@@ -83,6 +83,14 @@ double together(int threads, Probe probe) {
   return sum;
 }
 
+// Best of three: threads may begin on one core.
+template <class Probe>
+double best_together(int threads, Probe probe) {
+  double best = 0;
+  for (int i = 0; i < 3; ++i) best = std::max(best, together(threads, probe));
+  return best;
+}
+
 // Best of five passes over 1 GiB a thread, in GB/s.
 double read_bandwidth(int threads) {
   const size_t bytes = size_t(1) << 30;
@@ -117,8 +125,9 @@ int main(int argc, char** argv) {
   const bool vnni = __builtin_cpu_supports("avx512vnni"), avx512 = __builtin_cpu_supports("avx512f");
   // Multiply-adds an instruction: 64 a zmm vpdpbusd, 32 a ymm vpmaddubsw, 16 or 8 an FMA.
   const double int8_one = vnni ? 64 * vnni512() : 32 * maddubs256();
-  const double int8_all = vnni ? 64 * together(threads, vnni512) : 32 * together(threads, maddubs256);
-  const double f32_all = avx512 ? 16 * together(threads, fma512) : 8 * together(threads, fma256);
+  const double int8_all =
+      vnni ? 64 * best_together(threads, vnni512) : 32 * best_together(threads, maddubs256);
+  const double f32_all = avx512 ? 16 * best_together(threads, fma512) : 8 * best_together(threads, fma256);
   std::printf(
       "{\"threads\": %d, \"clockGHz\": %.2f, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, "
       "\"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",

@@ -107,9 +107,12 @@ describe('targets', () => {
       'missed',
     )
     expect(assess(row('decode_1', { ours: '9.8', theirs: '7', limit: '10' }))).toMatchObject({
-      verdict: 'beyond this machine',
+      verdict: 'ratio beyond this machine',
       predicted: 9.7,
     })
+    expect(assess(row('decode_1', { ours: '9', theirs: '7', limit: '10' })).verdict).toBe(
+      'missed; ratio beyond this machine',
+    )
     expect(assess(row('load', { ours: '1501', theirs: '9000' })).verdict).toBe('missed')
     expect(assess(row('load', { ours: '1500', theirs: '9000' })).verdict).toBe('met')
   })

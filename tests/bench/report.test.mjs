@@ -97,7 +97,7 @@ describe('tables', () => {
       '5.7 tok/s',
       '1.14x',
       '1.2x',
-      'beyond this machine',
+      'missed; ratio beyond this machine',
     ])
   })
 
