@@ -3,7 +3,6 @@
 // instruction set V. panel_layout.h has the layouts.
 //
 //   operand<b, l>(unit)  line l of sub-block b as unsigned bytes (16 rows x 4 elements)
-//   kOffsetShift         log2 of the offset that makes codes signed; 0: codes are used as they are
 //   scale<b>(unit)       integer scales of sub-block b, int32 per row
 //   minimum<b>(unit)     integer minima of sub-block b, int32 per row (kHasMins)
 #pragma once
@@ -73,7 +72,6 @@ struct ByteScales : P {
 template <class V>
 struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
   static constexpr bool kWide = false;
-  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return nibbles<V, b, l, 8>(unit + PanelQ4_K::kCodes);
@@ -83,7 +81,6 @@ struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
 template <class V>
 struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
   static constexpr bool kWide = false;
-  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return V::or_i(nibbles<V, b, l, 8>(unit + PanelQ5_K::kCodes),
@@ -94,7 +91,6 @@ struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
 template <class V>
 struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
   static constexpr bool kWide = false;
-  static constexpr int kOffsetShift = 5;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     const auto high = V::line(unit + PanelQ6_K::kHigh + 64 * ((b / 4) * 4 + l));
@@ -106,7 +102,6 @@ struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
 template <class V>
 struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
   static constexpr bool kWide = false;
-  static constexpr int kOffsetShift = 2;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     const auto low = V::line(unit + PanelQ3_K::kCodes + 64 * ((b / 4) * 4 + l));
@@ -118,7 +113,6 @@ struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
 template <class V>
 struct FormatQ2_K : PanelQ2_K {
   static constexpr bool kWide = false;
-  static constexpr int kOffsetShift = 0;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return move_bits<V, 2 * (b % 4), 0>(V::line(unit + kCodes + 64 * ((b / 4) * 4 + l)), 0x03030303);
@@ -140,7 +134,6 @@ inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118
 template <class V>
 struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS> {
   static constexpr bool kWide = true;
-  static constexpr int kOffsetShift = 7;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit) {
     return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes));

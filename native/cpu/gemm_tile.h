@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only matrix multiplication on the CPU: R panels of 16 weight rows times C activation rows, for
+// The only matrix multiplication on the CPU: a panel of 16 weight rows times C activation rows, for
 // every format and instruction set. Inside a unit everything is int32 and exact; across units one
 // fused multiply-add chain per output, in ascending order of the input dimension. So an output's bits
 // depend on its weight row and its activation row only: not on tile shape, batch, threads or ISA.
@@ -30,180 +30,167 @@ template <int N, class Fn>
   (std::make_integer_sequence<int, N>{});
 }
 
-// Brings the weights of the next panels into the second-level cache while the current ones are multiplied.
+// Brings weights that are multiplied next into the second-level cache, some lines between any two sub-blocks:
+// in bursts they would fill the buffers that loads wait in, and memory would idle between the bursts.
 struct Prefetch {
-  const std::byte* next;  // null: nothing to fetch
-  int64_t bytes_per_unit;
+  const std::byte* next;
+  int64_t lines;  // each time; 0: nothing to fetch
+
+  template <class V>
+  [[gnu::always_inline]] void advance() {
+    for (int64_t i = 0; i < lines; ++i) V::prefetch(next + 64 * i);
+    next += 64 * lines;
+  }
 };
 
-// One tile; w[r] and x[c] are the starts of the panels and activation rows. f[r][c] holds the sums over the
-// units before and receives the sums including these.
-template <class V, class Fmt, int R, int C>
+// One panel times C rows; w and x[c] are the starts of the panel and of the activation rows. f[c] holds the
+// sums over the units before and receives the sums including these.
+// Why one panel: an activation is broadcast by the load that the dot product needs anyway, which costs
+// nothing as long as every second instruction at most is a load; a second panel would save such loads, but
+// takes the registers of the rows, which are what the unpacking of a line is shared among.
+template <class V, class Fmt, int C>
 struct Tile {
   using F = typename V::F;
   using I = typename V::I;
+  // How often a unit calls Prefetch::advance().
+  static constexpr int kFetches = [] {
+    if constexpr (!requires { typename Fmt::Block; }) return 4;
+    if constexpr (Fmt::kItems == 256) return Fmt::kItems / Fmt::kSubItems / (Fmt::kWide ? 1 : 2);
+    return 2;
+  }();
 
-  [[gnu::always_inline]] static void run(const std::byte* const (&w)[R], const std::byte* const (&x)[C],
-                                         int64_t units, Prefetch prefetch, F (&f)[R][C]) {
-    for (int64_t u = 0; u < units; ++u) {
-      const std::byte* unit[R];
-      for (int r = 0; r < R; ++r) unit[r] = w[r] + u * Fmt::kBytes;
-      for (int64_t line = 0; line < prefetch.bytes_per_unit; line += 64) V::prefetch(prefetch.next + line);
-      prefetch.next += prefetch.bytes_per_unit;
+  [[gnu::always_inline]] static void run(const std::byte* w, const std::byte* const (&x)[C], int64_t units,
+                                         Prefetch prefetch, F (&f)[C]) {
+    for (int64_t u = 0; u < units; ++u, w += Fmt::kBytes) {
       if constexpr (!requires { typename Fmt::Block; })
-        float_unit(unit, x, u, f);
+        float_unit(w, x, u, prefetch, f);
       else if constexpr (Fmt::kItems == 256)
-        super_block(unit, x, u, f);
+        super_block(w, x, u, prefetch, f);
       else
-        block_pair(unit, x, u, f);
+        block_pair(w, x, u, prefetch, f);
     }
   }
 
  private:
-  [[gnu::always_inline]] static void super_block(const std::byte* const (&unit)[R],
-                                                 const std::byte* const (&x)[C], int64_t u, F (&f)[R][C]) {
-    constexpr int kSubs = Fmt::kItems / Fmt::kSubItems;
+  [[gnu::always_inline]] static void super_block(const std::byte* unit, const std::byte* const (&x)[C],
+                                                 int64_t u, Prefetch& prefetch, F (&f)[C]) {
+    constexpr int kSubs = Fmt::kItems / Fmt::kSubItems, kLines = Fmt::kSubItems / 4;
     const Activation256* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation256*>(x[c]) + u;
-    I s[R][C];
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) s[r][c] = V::zero_i();
+    I s[C];
+    for (int c = 0; c < C; ++c) s[c] = V::zero_i();
     if constexpr (Fmt::kWide) {  // sub-block sums need more than 16 bits
       unroll<kSubs>([&]<int b>() __attribute__((always_inline)) {
-        I dot[R][C];
-        for (int c = 0; c < C; ++c) {
-          const I bias = offset_sum<b>(a[c]);
-          for (int r = 0; r < R; ++r) dot[r][c] = bias;
-        }
-        add_sub_block<b>(unit, a, dot);
-        for (int r = 0; r < R; ++r) {
-          const I scale = Fmt::template scale<b>(unit[r]);
-          for (int c = 0; c < C; ++c) s[r][c] = V::add_i(s[r][c], V::mul_i(dot[r][c], scale));
-        }
+        prefetch.advance<V>();
+        I dot[C];
+        for (int c = 0; c < C; ++c) dot[c] = start<b>(a[c]);
+        add_sub_block<b, kLines>(unit, a, dot);
+        const I scale = Fmt::template scale<b>(unit);
+        for (int c = 0; c < C; ++c) s[c] = V::add_i(s[c], V::mul_i(dot[c], scale));
       });
     } else {
       // Two sub-block sums share a lane, the even one in the upper half: half as many multiplications by
-      // scales, which compete with the dot products for the same execution units. 2^15 is added to the lower
-      // half while it accumulates, so that it never borrows from the upper one.
+      // scales, which compete with the dot products for the same execution units. The odd one starts 2^15
+      // higher, so that it never borrows from the upper half.
       const I half = V::set1_i(0x8000);
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
-        I dot[R][C];
-        for (int c = 0; c < C; ++c) {
-          const I bias = offset_sum<2 * p>(a[c]);
-          for (int r = 0; r < R; ++r) dot[r][c] = bias;
-        }
-        add_sub_block<2 * p>(unit, a, dot);
-        for (int c = 0; c < C; ++c) {
-          const I bias = V::add_i(half, offset_sum<2 * p + 1>(a[c]));
-          for (int r = 0; r < R; ++r) dot[r][c] = V::add_i(V::template shl<16>(dot[r][c]), bias);
-        }
-        add_sub_block<2 * p + 1>(unit, a, dot);
-        for (int r = 0; r < R; ++r) {
-          const I scales =
-              pair_up<V>(Fmt::template scale<2 * p + 1>(unit[r]), Fmt::template scale<2 * p>(unit[r]));
-          for (int c = 0; c < C; ++c) s[r][c] = V::dot2(s[r][c], V::xor_i(dot[r][c], half), scales);
-        }
+        prefetch.advance<V>();
+        I dot[C];
+        for (int c = 0; c < C; ++c) dot[c] = start<2 * p>(a[c]);
+        add_sub_block<2 * p, kLines>(unit, a, dot);
+        for (int c = 0; c < C; ++c) dot[c] = V::add_i(V::template shl<16>(dot[c]), start<2 * p + 1>(a[c]));
+        add_sub_block<2 * p + 1, kLines>(unit, a, dot);
+        const I scales = pair_up<V>(Fmt::template scale<2 * p + 1>(unit), Fmt::template scale<2 * p>(unit));
+        for (int c = 0; c < C; ++c) s[c] = V::dot2(s[c], V::xor_i(dot[c], half), scales);
       });
     }
-    F sum[R][C];
-    for (int r = 0; r < R; ++r) {
-      const F d = Fmt::kHasMins ? V::load_f16(unit[r] + Fmt::kD)
-                                : V::load(reinterpret_cast<const float*>(unit[r] + Fmt::kD));
-      for (int c = 0; c < C; ++c) sum[r][c] = V::mul(V::to_float(s[r][c]), d);
-    }
+    F sum[C];
+    const F d =
+        Fmt::kHasMins ? V::load_f16(unit + Fmt::kD) : V::load(reinterpret_cast<const float*>(unit + Fmt::kD));
+    for (int c = 0; c < C; ++c) sum[c] = V::mul(V::to_float(s[c]), d);
     if constexpr (Fmt::kHasMins) {
-      for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) s[r][c] = V::zero_i();
+      for (int c = 0; c < C; ++c) s[c] = V::zero_i();
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
-        for (int r = 0; r < R; ++r) {
-          const I mins =
-              pair_up<V>(Fmt::template minimum<2 * p>(unit[r]), Fmt::template minimum<2 * p + 1>(unit[r]));
-          for (int c = 0; c < C; ++c) {
-            const int16_t* sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
-            s[r][c] = V::dot2(s[r][c], mins, V::broadcast4(sums + 2 * p));
-          }
+        const I mins = pair_up<V>(Fmt::template minimum<2 * p>(unit), Fmt::template minimum<2 * p + 1>(unit));
+        for (int c = 0; c < C; ++c) {
+          const int16_t* sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
+          s[c] = V::dot2(s[c], mins, V::broadcast4(sums + 2 * p));
         }
       });
-      for (int r = 0; r < R; ++r) {
-        const F minus_dmin = V::sub(V::zero(), V::load_f16(unit[r] + Fmt::kDmin));
-        for (int c = 0; c < C; ++c) sum[r][c] = V::fma(V::to_float(s[r][c]), minus_dmin, sum[r][c]);
-      }
+      const F minus_dmin = V::sub(V::zero(), V::load_f16(unit + Fmt::kDmin));
+      for (int c = 0; c < C; ++c) sum[c] = V::fma(V::to_float(s[c]), minus_dmin, sum[c]);
     }
-    for (int c = 0; c < C; ++c) {
-      const F d = V::set1(a[c]->d);
-      for (int r = 0; r < R; ++r) f[r][c] = V::fma(sum[r][c], d, f[r][c]);
-    }
+    for (int c = 0; c < C; ++c) f[c] = V::fma(sum[c], V::set1(a[c]->d), f[c]);
   }
 
-  // dot += codes of sub-block b times activations
-  template <int b>
-  [[gnu::always_inline]] static void add_sub_block(const std::byte* const (&unit)[R],
-                                                   const Activation256* const (&a)[C], I (&dot)[R][C]) {
-    constexpr int kLines = Fmt::kSubItems / 4;
+  // dot += codes of sub-block (or block) b, kLines long, times activations
+  template <int b, int kLines, class Activation>
+  [[gnu::always_inline]] static void add_sub_block(const std::byte* unit, const Activation* const (&a)[C],
+                                                   I (&dot)[C]) {
     unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
-      I code[R];
-      for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(unit[r]);
-      for (int c = 0; c < C; ++c) {
-        const I q = V::broadcast4(a[c]->q + 4 * (b * kLines + l));
-        for (int r = 0; r < R; ++r) dot[r][c] = V::template dot4<Fmt::kWide>(dot[r][c], code[r], q);
-      }
+      const I code = Fmt::template operand<b, l>(unit);
+      for (int c = 0; c < C; ++c)
+        dot[c] = V::template dot4<Fmt::kWide>(dot[c], code, V::broadcast4(a[c]->q + 4 * (b * kLines + l)));
     });
   }
 
-  // What turns unsigned codes of sub-block b into signed ones: -offset * sum of its activations.
+  // What the sum of sub-block b starts with: -offset * sum of its activations, which turns unsigned codes
+  // into signed ones, and 2^15 more where it is the odd one of a pair.
   template <int b>
-  [[gnu::always_inline]] static I offset_sum(const Activation256* a) {
-    if constexpr (Fmt::kOffsetShift == 0)
-      return V::zero_i();
-    else if constexpr (Fmt::kSubItems == 16)
-      return V::template shl<Fmt::kOffsetShift>(V::broadcast4(a->minus16 + b));
-    else
-      return V::template shl<Fmt::kOffsetShift>(
-          V::add_i(V::broadcast4(a->minus16 + 2 * b), V::broadcast4(a->minus16 + 2 * b + 1)));
+  [[gnu::always_inline]] static I start(const Activation256* a) {
+    constexpr int32_t kHalf = Fmt::kWide || b % 2 == 0 ? 0 : 0x8000;
+    if constexpr (Fmt::kOffset == 0) {
+      return kHalf == 0 ? V::zero_i() : V::set1_i(kHalf);
+    } else if constexpr (Fmt::kSubItems == 16) {
+      const I start16 = V::broadcast4(a->start16 + b);
+      if constexpr (Fmt::kOffset == 32) return start16;
+      static_assert(Fmt::kOffset == 32 || Fmt::kOffset == 4);
+      const I offset = V::template sar<3>(start16);
+      return kHalf == 0 ? offset : V::add_i(offset, V::set1_i(kHalf - kHalf / 8));
+    } else {
+      static_assert(Fmt::kOffset == 128 && Fmt::kWide);
+      const I both = V::add_i(V::broadcast4(a->start16 + 2 * b), V::broadcast4(a->start16 + 2 * b + 1));
+      return V::template shl<2>(V::sub_i(both, V::set1_i(0x8000)));
+    }
   }
 
-  [[gnu::always_inline]] static void block_pair(const std::byte* const (&unit)[R],
-                                                const std::byte* const (&x)[C], int64_t u, F (&f)[R][C]) {
+  [[gnu::always_inline]] static void block_pair(const std::byte* unit, const std::byte* const (&x)[C],
+                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
     const Activation64* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation64*>(x[c]) + u;
     unroll<2>([&]<int b>() __attribute__((always_inline)) {
-      I dot[R][C];
+      prefetch.advance<V>();
+      I dot[C];
+      for (int c = 0; c < C; ++c) dot[c] = block_start<b>(a[c]);
+      add_sub_block<b, 8>(unit, a, dot);
+      const F d = V::load_f16(unit + Fmt::kD + 32 * b);
       for (int c = 0; c < C; ++c) {
-        const I bias = V::set1_i(-Fmt::kOffset * a[c]->sum[b]);
-        for (int r = 0; r < R; ++r) dot[r][c] = bias;
-      }
-      unroll<8>([&]<int l>() __attribute__((always_inline)) {
-        I code[R];
-        for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(unit[r]);
-        for (int c = 0; c < C; ++c) {
-          const I q = V::broadcast4(a[c]->q + 4 * (b * 8 + l));
-          for (int r = 0; r < R; ++r) dot[r][c] = V::template dot4<Fmt::kWide>(dot[r][c], code[r], q);
-        }
-      });
-      for (int r = 0; r < R; ++r) {
-        const F d = V::load_f16(unit[r] + Fmt::kD + 32 * b);
-        for (int c = 0; c < C; ++c) {
-          const F dx = V::set1(a[c]->d[b]);
-          f[r][c] = V::fma(V::to_float(dot[r][c]), V::mul(d, dx), f[r][c]);
-          if constexpr (Fmt::kHasMins)
-            f[r][c] = V::fma(V::set1(float(a[c]->sum[b])),
-                             V::mul(V::load_f16(unit[r] + Fmt::kM + 32 * b), dx), f[r][c]);
-        }
+        const F dx = V::set1(a[c]->d[b]);
+        f[c] = V::fma(V::to_float(dot[c]), V::mul(d, dx), f[c]);
+        if constexpr (Fmt::kHasMins)
+          f[c] = V::fma(V::to_float(V::broadcast4(a[c]->sum + b)),
+                        V::mul(V::load_f16(unit + Fmt::kM + 32 * b), dx), f[c]);
       }
     });
   }
 
-  [[gnu::always_inline]] static void float_unit(const std::byte* const (&unit)[R],
-                                                const std::byte* const (&x)[C], int64_t u, F (&f)[R][C]) {
+  // As start(), for block b of a pair.
+  template <int b>
+  [[gnu::always_inline]] static I block_start(const Activation64* a) {
+    if constexpr (Fmt::kOffset == 0) return V::zero_i();
+    constexpr int kShift = Fmt::kOffset == 8 ? 3 : Fmt::kOffset == 16 ? 4 : 7;
+    static_assert(Fmt::kOffset == 0 || Fmt::kOffset == 1 << kShift);
+    return V::sub_i(V::zero_i(), V::template shl<kShift>(V::broadcast4(a->sum + b)));
+  }
+
+  [[gnu::always_inline]] static void float_unit(const std::byte* unit, const std::byte* const (&x)[C],
+                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
     const float* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const float*>(x[c]) + u * Fmt::kItems;
     unroll<Fmt::kItems>([&]<int e>() __attribute__((always_inline)) {
-      F weight[R];
-      for (int r = 0; r < R; ++r) weight[r] = Fmt::template element<e>(unit[r]);
-      for (int c = 0; c < C; ++c) {
-        const F value = V::set1(a[c][e]);
-        for (int r = 0; r < R; ++r) f[r][c] = V::fma(weight[r], value, f[r][c]);
-      }
+      if constexpr (e % (Fmt::kItems / kFetches) == 0) prefetch.advance<V>();
+      const F weight = Fmt::template element<e>(unit);
+      for (int c = 0; c < C; ++c) f[c] = V::fma(weight, V::set1(a[c][e]), f[c]);
     });
   }
 };
@@ -222,59 +209,54 @@ template <class V>
   }
 }
 
-// The product of R panels and C rows over all units, from `panel` and `row` of the job on. Where the job ends
-// within the R panels the last one is multiplied again and its copy dropped.
-template <class V, class Fmt, int R, int C>
+// One panel times C rows from `row` on, over all units.
+template <class V, class Fmt, int C>
 [[gnu::noinline]] void gemm_rows(const GemmJob& job, int panel, int row, Prefetch prefetch) {
-  const std::byte* w[R];
   const std::byte* x[C];
-  typename V::F f[R][C];
-  for (int r = 0; r < R; ++r) {
-    const int at = panel + r < job.n_panels ? panel + r : job.n_panels - 1;
-    w[r] = job.panels + at * job.panel_stride;
+  typename V::F f[C];
+  for (int c = 0; c < C; ++c) {
+    x[c] = job.x + (row + c) * job.x_stride;
+    f[c] = V::zero();
   }
-  for (int c = 0; c < C; ++c) x[c] = job.x + (row + c) * job.x_stride;
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) f[r][c] = V::zero();
-  Tile<V, Fmt, R, C>::run(w, x, job.units, prefetch, f);
-  for (int c = 0; c < C; ++c)
-    for (int r = 0; r < R && panel + r < job.n_panels; ++r)
-      store_outputs<V>(job, panel + r, row + c, f[r][c]);
+  Tile<V, Fmt, C>::run(job.panels + panel * job.panel_stride, x, job.units, prefetch, f);
+  for (int c = 0; c < C; ++c) store_outputs<V>(job, panel, row + c, f[c]);
 }
 
-// Rows [row, row + rows) of the job for R panels; rows <= kTileRows.
-template <class V, class Fmt, int R>
+// Rows [row, row + rows) for one panel; rows <= kTileRows.
+template <class V, class Fmt>
 [[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefetch) {
   unroll<V::kTileRows>([&]<int c>() {
-    if (rows == c + 1) gemm_rows<V, Fmt, R, c + 1>(job, panel, row, prefetch);
+    if (rows == c + 1) gemm_rows<V, Fmt, c + 1>(job, panel, row, prefetch);
   });
 }
 
-// R panels at a time, all rows for each: every weight comes from memory once, and each group of rows fetches
-// its share of the R panels that follow.
-template <class V, class Fmt, int R>
+// One panel at a time, all rows for each: every weight comes from memory once, and each group of rows fetches
+// its share of the panel that follows.
+template <class V, class Fmt>
 void gemm_streaming(const GemmJob& job, int groups) {
-  const int64_t share = (R * Fmt::kBytes / groups + 63) / 64 * 64;
-  for (int panel = 0; panel < job.n_panels; panel += R) {
-    const bool more = panel + 2 * R <= job.n_panels;
-    Prefetch prefetch{job.panels + (panel + R) * job.panel_stride, more ? share : 0};
+  const int64_t fetches = Tile<V, Fmt, 1>::kFetches * int64_t(groups);
+  const int64_t lines = (Fmt::kBytes / 64 + fetches - 1) / fetches;
+  for (int panel = 0; panel < job.n_panels; ++panel) {
+    const bool more = panel + 1 < job.n_panels;
+    Prefetch prefetch{more ? job.panels + (panel + 1) * job.panel_stride : job.next_panel, lines};
+    if (prefetch.next == nullptr) prefetch.lines = 0;
     for (int g = 0, row = 0; g < groups; ++g) {
       const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
-      gemm_group<V, Fmt, R>(job, panel, row, rows, prefetch);
+      gemm_group<V, Fmt>(job, panel, row, rows, prefetch);
       row += rows;
-      prefetch.next += job.units * share;
+      prefetch.next += job.units * Tile<V, Fmt, 1>::kFetches * 64 * prefetch.lines;
     }
   }
 }
 
 // A group of rows at a time, all panels for each: the panels of a job stay in the second-level cache while
 // the activations, which may not, pass once.
-template <class V, class Fmt, int R>
+template <class V, class Fmt>
 void gemm_resident(const GemmJob& job, int groups) {
   for (int g = 0, row = 0; g < groups; ++g) {
     const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
-    for (int panel = 0; panel < job.n_panels; panel += R)
-      gemm_group<V, Fmt, R>(job, panel, row, rows, {nullptr, 0});
+    for (int panel = 0; panel < job.n_panels; ++panel)
+      gemm_group<V, Fmt>(job, panel, row, rows, {nullptr, 0});
     row += rows;
   }
 }
@@ -284,9 +266,9 @@ template <class V, class Fmt>
 void gemm(const GemmJob& job) {
   const int groups = (job.n_rows + V::kTileRows - 1) / V::kTileRows;
   if (job.n_rows >= kResidentRows)
-    gemm_resident<V, Fmt, V::kTilePanels>(job, groups);
+    gemm_resident<V, Fmt>(job, groups);
   else
-    gemm_streaming<V, Fmt, V::kTilePanels>(job, groups);
+    gemm_streaming<V, Fmt>(job, groups);
 }
 
 }  // namespace maestrale

@@ -21,8 +21,9 @@ struct GemmJob {
   int32_t n_rows;
   float* out;  // out_stride floats from row to row
   int64_t out_stride;
-  int64_t out_cols;  // columns that exist; the last panel may be padded beyond
-  bool accumulate;   // add to out instead of writing it
+  int64_t out_cols;             // columns that exist; the last panel may be padded beyond
+  bool accumulate;              // add to out instead of writing it
+  const std::byte* next_panel;  // what the thread will read after this job, to be fetched early; or null
 };
 
 // Where one KV head of one page lies; element types as KvType says.
@@ -60,9 +61,11 @@ struct AttentionJob {
 using GemmKernel = void (*)(const GemmJob& job);
 
 // From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps the panels
-// of a job in the second-level cache; callers then hand out jobs of about kResidentBytes of weights.
+// of a job in the second-level cache; callers then hand out jobs of about kResidentBytes of weights, and of
+// kStreamedBytes for fewer rows.
 inline constexpr int32_t kResidentRows = 24;
 inline constexpr int64_t kResidentBytes = 320 << 10;
+inline constexpr int64_t kStreamedBytes = 128 << 10;
 
 struct Kernels {
   const char* name;

@@ -12,15 +12,18 @@ int64_t q64_stride(int64_t cols) { return (cols + 63) / 64 * int64_t(sizeof(Acti
 
 int64_t panels_of(const Matrix& weight) { return (weight.rows + kPanelRows - 1) / kPanelRows; }
 
+const std::byte* panel_at(const Matrix& weight, int64_t panel) {
+  return weight.data + panel * int64_t(panel_bytes(weight.type, weight.cols));
+}
+
 void grow(Buffer& buffer, uint64_t bytes) {
   if (buffer.bytes() < bytes) buffer = Buffer(bytes + bytes / 4, "activations");
 }
 
-// Panels a thread takes at a time: as many as stay cached, or a good stretch of memory to stream.
+// Panels a thread takes at a time: as many as stay cached, or so few that threads finish together.
 int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
-  if (n_rows < kResidentRows) return 8;
-  const int64_t panels = kResidentBytes / int64_t(panel_bytes(weight.type, weight.cols)) / 2 * 2;
-  return std::clamp<int64_t>(panels, 2, 8);
+  const int64_t bytes = n_rows < kResidentRows ? kStreamedBytes : kResidentBytes;
+  return std::clamp<int64_t>(bytes / int64_t(panel_bytes(weight.type, weight.cols)), 1, 8);
 }
 
 }  // namespace
@@ -71,13 +74,14 @@ GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Te
   const Activations form = activations(x, weight.type);
   const int64_t stride = int64_t(panel_bytes(weight.type, weight.cols));
   GemmJob job{};
-  job.panels = weight.data + panel * stride;
+  job.panels = panel_at(weight, panel);
   job.panel_stride = stride;
   job.n_panels = int32_t(n_panels);
   job.units = visit_panel(weight.type, [&]<class P>() { return (weight.cols + P::kItems - 1) / P::kItems; });
   job.x = form.data;
   job.x_stride = form.stride;
   job.n_rows = n_rows;
+  if (panel + n_panels < panels_of(weight)) job.next_panel = panel_at(weight, panel + n_panels);
   return job;
 }
 
@@ -126,15 +130,16 @@ void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const
       if (interrupted()) return;
       const int64_t first = begin * kPanelRows;
       const int64_t n = std::min(end * kPanelRows, w_gate.rows) - first;
-      const auto product = [&](const Matrix& weight, float* to) {
+      const auto product = [&](const Matrix& weight, float* to, const std::byte* next) {
         GemmJob piece = job(weight, begin, end - begin, x, n_rows);
         piece.out = to;
         piece.out_stride = width;
         piece.out_cols = width;
+        piece.next_panel = next;
         kernels_.gemm[int(weight.type)](piece);
       };
-      product(w_gate, gate);
-      product(w_up, up);
+      product(w_gate, gate, panel_at(w_up, begin));
+      product(w_up, up, end < panels_of(w_gate) ? panel_at(w_gate, end) : nullptr);
       for (int32_t row = 0; row < n_rows; ++row)
         kernels_.swiglu(gate + row * width, up + row * width, n, out.data + row * out.cols + first);
     });

@@ -24,7 +24,6 @@ struct V {
   struct I {
     __m256i lo, hi;
   };
-  static constexpr int kTilePanels = 1;
   static constexpr int kTileRows = 4;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -127,6 +126,10 @@ struct V {
   static I shr(I a) {
     return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
   }
+  template <int N>
+  static I sar(I a) {
+    return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)};
+  }
   static F as_float(I a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
   static F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
   static I round(F a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
@@ -157,7 +160,7 @@ struct V {
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
     return {t, t};
   }
-  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:
   template <bool kWide>

@@ -13,8 +13,7 @@ namespace maestrale::simd_avx512 {
 struct V {
   using F = __m512;   // 16 x float
   using I = __m512i;  // 16 x int32, or 64 bytes
-  static constexpr int kTilePanels = 2;
-  static constexpr int kTileRows = 6;
+  static constexpr int kTileRows = 8;
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
@@ -80,6 +79,10 @@ struct V {
   static I shr(I a) {
     return _mm512_srli_epi32(a, N);
   }
+  template <int N>
+  static I sar(I a) {
+    return _mm512_srai_epi32(a, N);
+  }
   static F as_float(I a) { return _mm512_castsi512_ps(a); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I round(F a) { return _mm512_cvtps_epi32(a); }
@@ -97,7 +100,7 @@ struct V {
   static I dot2(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
   static I lookup16(I table, I index) { return _mm512_shuffle_epi8(table, index); }
   static I table16(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
-  static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:
   static __m256 upper(F x) { return _mm512_extractf32x8_ps(x, 1); }

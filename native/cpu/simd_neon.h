@@ -25,7 +25,6 @@ struct V {
     int32x4_t q0, q1, q2, q3;
   };
   // 16 sums, 4 codes and an activation fill 21 of the 32 registers.
-  static constexpr int kTilePanels = 1;
   static constexpr int kTileRows = 4;
 
   static F zero() { return set1(0.0f); }
@@ -137,6 +136,10 @@ struct V {
   static I shr(I a) {
     return map<shr_quad<N>, I>(a);
   }
+  template <int N>
+  static I sar(I a) {
+    return map<sar_quad<N>, I>(a);
+  }
   static F as_float(I a) { return map<vreinterpretq_f32_s32, F>(a); }
   static F to_float(I a) { return map<vcvtq_f32_s32, F>(a); }
   // The conversion gives 0 for NaN and saturates; only its lower end is what is wanted.
@@ -160,7 +163,7 @@ struct V {
     const int32x4_t t = vreinterpretq_s32_u8(vld1q_u8(p));
     return {t, t, t, t};
   }
-  static void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+  static void prefetch(const void* p) { asm volatile("prfm pldl2keep, %0" : : "Q"(*(const char*)p)); }
 
  private:
   // fn on each of the four registers of its arguments; a template argument, so that it is always inlined.
@@ -178,6 +181,10 @@ struct V {
   template <int N>
   static int32x4_t shr_quad(int32x4_t x) {
     return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(x), N));
+  }
+  template <int N>
+  static int32x4_t sar_quad(int32x4_t x) {
+    return vshrq_n_s32(x, N);
   }
   static int32x4_t round_quad(float32x4_t x) {
     const uint32x4_t fits = vcltq_f32(x, vdupq_n_f32(0x1p31f));

@@ -21,7 +21,6 @@ struct V {
     int32_t v[16];
   };
   // Shape of the matmul tile: panels of 16 weight rows times activation rows.
-  static constexpr int kTilePanels = 1;
   static constexpr int kTileRows = 2;
 
   static F zero() { return set1(0.0f); }
@@ -145,6 +144,10 @@ struct V {
   static I shr(I a) {
     return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) >> N); });
   }
+  template <int N>
+  static I sar(I a) {  // arithmetic
+    return map_i([&](int i) { return a.v[i] >> N; });
+  }
   static F as_float(I a) {
     F x;
     std::memcpy(x.v, a.v, 64);
@@ -198,6 +201,7 @@ struct V {
     for (int i = 0; i < 4; ++i) std::memcpy(x.v + 4 * i, p, 16);
     return x;
   }
+  // Assembly in the other files: GCC takes a function that only prefetches for pure and drops its calls.
   static void prefetch(const void*) {}
 
  private:
