@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs maestrale_bench_matmul (matmul.cc) and appends its figures, with the share of what one core can do,
+// Runs maestrale_bench_matmul (matmul.cc) and appends its figures, with the share of what as many cores can do,
 // to bench/results/kernels.csv.
-//   node bench/kernels/run.mjs [--isa NAME] [--type NAME] [--rows N,N,...]
+//   node bench/kernels/run.mjs [--isa NAME] [--threads 1] [--type NAME] [--rows N,N,...]
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -9,17 +9,33 @@ import { parseArgs } from 'node:util'
 import { appendCsv, buildBenchmark, commit, machine, probe, root } from '../common.mjs'
 
 const COLUMNS = [
-  ...['date', 'machine', 'isa', 'command', 'commit', 'type', 'rows', 'microseconds', 'gmacs'],
+  ...[
+    'date',
+    'machine',
+    'isa',
+    'threads',
+    'command',
+    'commit',
+    'type',
+    'rows',
+    'microseconds',
+    'gmacs',
+  ],
   ...['weight_gbs', 'limit_gmacs', 'percent_of_limit', 'mac_per_cycle'],
 ]
 // These multiply in binary32; all others in int8.
 const FLOAT_TYPES = ['F32', 'F16', 'BF16']
 
 const { values: options } = parseArgs({
-  options: { isa: { type: 'string' }, type: { type: 'string' }, rows: { type: 'string' } },
+  options: {
+    isa: { type: 'string' },
+    threads: { type: 'string', default: '1' },
+    type: { type: 'string' },
+    rows: { type: 'string' },
+  },
 })
 const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
-const limits = probe(1)
+const limits = probe(Number(options.threads))
 const output = execFileSync(buildBenchmark('maestrale_bench_matmul'), args).toString()
 const context = {
   date: new Date().toISOString().slice(0, 16),
