@@ -10,6 +10,7 @@ import { type GenerationDefaults, readGenerationDefaults } from './generation-co
 import { resolveModel } from './hub/pull.js'
 import { HUB_PREFIX } from './hub/reference.js'
 import { runJob } from './job.js'
+import { type MergeOptions, mergeAdapter } from './merge.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
 import { loadBinding } from './native/load.js'
 import {
@@ -20,6 +21,7 @@ import {
   nativeRequest,
   withDefaults,
 } from './options.js'
+import type { QuantizeResult } from './quantize.js'
 import { type ChatTemplateOptions, TEMPLATE_CHECKS, Tokenizer } from './tokenizer.js'
 import type {
   AdapterInfo,
@@ -102,12 +104,14 @@ export class Model implements AsyncDisposable {
   readonly #native: NativeModel
   readonly #receivers: Receivers
   readonly #defaults: GenerationDefaults
+  readonly #path: string
   #info: ModelInfo | undefined
   #disposal: Promise<void> | undefined
 
   /** @internal Comes from {@link loadModel}. */
-  constructor(native: NativeModel, receivers: unknown, defaults: GenerationDefaults) {
+  constructor(native: NativeModel, receivers: unknown, defaults: GenerationDefaults, path: string) {
     this.#native = native
+    this.#path = path
     this.#receivers = receivers as Receivers
     this.#defaults = defaults
     this.tokenizer = new Tokenizer(native)
@@ -267,6 +271,18 @@ export class Model implements AsyncDisposable {
     await this.#adapterJob(site, () => this.#native.unloadAdapter(name))
   }
 
+  /**
+   * Writes the file that this model was loaded from, with a LoRA adapter folded into its weights:
+   * {@link mergeAdapter} with the model's own path. The model itself does not change.
+   */
+  mergeAdapter(
+    adapter: string,
+    output: string,
+    options: MergeOptions = {},
+  ): Promise<QuantizeResult> {
+    return mergeAdapter(this.#path, adapter, output, options)
+  }
+
   async #adapterJob<T>(site: CallSite, job: () => Promise<T>): Promise<T> {
     if (this.#disposal) throw fromNative(disposedError(), site)
     try {
@@ -404,7 +420,7 @@ export async function loadModelFrom(
     (loaded) => loaded.dispose(),
   )
   try {
-    return new Model(native, receivers, await defaults)
+    return new Model(native, receivers, await defaults, path)
   } catch (error) {
     await native.dispose()
     throw fromNative(error, site)

@@ -11,6 +11,7 @@ import { addBenchCommand } from './bench.js'
 import { addChatCommand } from './chat.js'
 import { addDoctorCommand } from './doctor.js'
 import { addInspectCommand } from './inspect.js'
+import { addMergeCommand } from './merge.js'
 import { addPackCommand } from './pack.js'
 import { addPullCommand } from './pull.js'
 import { addQuantizeCommand } from './quantize.js'
@@ -52,6 +53,7 @@ addInspectCommand(program)
 addBenchCommand(program)
 addPackCommand(program)
 addPullCommand(program)
+addMergeCommand(program)
 addQuantizeCommand(program)
 addDoctorCommand(program)
 

@@ -234,6 +234,16 @@ export interface NativeMachine {
   cudaProblem?: string
 }
 
+export interface NativeMergeOptions {
+  /** Its path. */
+  adapter: string
+  scale: number
+  /** Name of a type or mix; '': every matrix keeps its type. */
+  type: string
+  /** 0: as many as the CPUs this process may use. */
+  threads: number
+}
+
 export interface NativeQuantizeOptions {
   type: string
   /** 0: as many as the CPUs this process may use. */
@@ -278,6 +288,13 @@ export interface Binding {
   ): NativeJob<NativeQuantized>
   /** Takes a fraction of a second: it measures. */
   examineMachine(): Promise<NativeMachine>
+  /** Writes the model `input` with an adapter in its weights as a GGUF file. */
+  merge(
+    input: string,
+    output: string,
+    options: NativeMergeOptions,
+    onProgress: NativeProgress | undefined,
+  ): NativeJob<NativeQuantized>
   /** Kernel tables that this machine can run. */
   isaTables(): string[]
 }

@@ -27,6 +27,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadTokenizer", Napi::Function::New<load_tokenizer>(env, "loadTokenizer"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("pack", Napi::Function::New<pack>(env, "pack"));
+  exports.Set("merge", Napi::Function::New<merge>(env, "merge"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("examineMachine", Napi::Function::New<examine_machine>(env, "examineMachine"));
   exports.Set("isaTables", Napi::Function::New<isa_tables>(env, "isaTables"));

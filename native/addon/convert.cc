@@ -217,6 +217,15 @@ OpenOptions to_open_options(const Napi::Object& js) {
   return options;
 }
 
+MergeOptions to_merge_options(const Napi::Object& js) {
+  MergeOptions options;
+  options.adapter = text(js, "adapter");
+  options.scale = float(number(js, "scale"));
+  options.type = text(js, "type");
+  options.threads = integer<int32_t>(js, "threads");
+  return options;
+}
+
 QuantizeOptions to_quantize_options(const Napi::Object& js) {
   QuantizeOptions options;
   options.type = text(js, "type");

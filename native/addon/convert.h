@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "engine/event.h"
+#include "engine/merge_adapter.h"
 #include "engine/open.h"
 #include "engine/quantize_model.h"
 #include "engine/sequence.h"
@@ -29,6 +30,7 @@ std::vector<int32_t> to_tokens(const Napi::Value& value);  // Int32Array
 std::vector<Segment> to_segments(const Napi::Value& value);
 Request to_request(const Napi::Object& request);
 OpenOptions to_open_options(const Napi::Object& options);
+MergeOptions to_merge_options(const Napi::Object& options);
 QuantizeOptions to_quantize_options(const Napi::Object& options);
 
 // Runs `body` and turns its exceptions into JavaScript's.

@@ -11,6 +11,7 @@
 #include "addon/inspect_file.h"
 #include "addon/model_wrap.h"
 #include "addon/tokenizer_wrap.h"
+#include "engine/merge_adapter.h"
 #include "engine/open.h"
 #include "engine/packed_file.h"
 #include "engine/quantize_model.h"
@@ -103,6 +104,19 @@ class PackJob final : public ProgressJob {
   const std::string in_, out_;
 };
 
+class MergeJob final : public ProgressJob {
+ public:
+  MergeJob(std::string in, std::string out, MergeOptions options, const Napi::Value& on_progress)
+      : ProgressJob(on_progress), in_(std::move(in)), out_(std::move(out)), options_(std::move(options)) {}
+  void work() override { written_ = merge_adapter(in_, out_, options_, callbacks()); }
+  Napi::Value result(Napi::Env env) override { return to_js(env, written_); }
+
+ private:
+  const std::string in_, out_;
+  const MergeOptions options_;
+  WrittenModel written_;
+};
+
 class QuantizeJob final : public ProgressJob {
  public:
   QuantizeJob(std::string in, std::string out, QuantizeOptions options, const Napi::Value& on_progress)
@@ -158,6 +172,14 @@ Napi::Value pack(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     return start_cancellable(info.Env(), std::make_shared<PackJob>(info[0].ToString().Utf8Value(),
                                                                    info[1].ToString().Utf8Value(), info[2]));
+  });
+}
+
+Napi::Value merge(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return start_cancellable(
+        info.Env(), std::make_shared<MergeJob>(info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(),
+                                               to_merge_options(info[2].As<Napi::Object>()), info[3]));
   });
 }
 

@@ -10,6 +10,7 @@ Napi::Value load_model(const Napi::CallbackInfo& info);      // (options, onProg
 Napi::Value load_tokenizer(const Napi::CallbackInfo& info);  // (path)
 Napi::Value inspect(const Napi::CallbackInfo& info);         // (path)
 Napi::Value pack(const Napi::CallbackInfo& info);            // (in, out, onProgress)
+Napi::Value merge(const Napi::CallbackInfo& info);           // (in, out, options, onProgress)
 Napi::Value quantize(const Napi::CallbackInfo& info);        // (in, out, options, onProgress)
 
 }  // namespace maestrale

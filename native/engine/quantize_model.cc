@@ -4,7 +4,6 @@
 #include <memory>
 
 #include "base/error.h"
-#include "engine/model_source.h"
 #include "engine/packed_file.h"
 #include "model/gguf_config.h"
 #include "model/quantized_weights.h"
@@ -17,15 +16,19 @@ void write_quantization(uint32_t file_type, GgufMetadata& metadata) {
   metadata.erase_prefix("quantize.imatrix.");           // how the source was quantised
 }
 
+std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out) {
+  if (!is_model_directory(in) && PackedFile::has_magic(MappedFile(in)))
+    throw Error(ErrorCode::kInvalidArg, "'" + in + "' is a packed file; take the file it was made from");
+  std::unique_ptr<const ModelSource> source = open_model_source(in);
+  if (source->contains(out))
+    throw Error(ErrorCode::kInvalidArg, "'" + out + "' is a file of the model that is to be read");
+  return source;
+}
+
 WrittenModel quantize_model(const std::string& in, const std::string& out, const QuantizeOptions& options,
                             const LoadCallbacks& callbacks) {
   const QuantMix& mix = quant_mix(options.type);
-  if (!is_model_directory(in) && PackedFile::has_magic(MappedFile(in)))
-    throw Error(ErrorCode::kInvalidArg, "'" + in + "' is a packed file; quantise the file it was made from");
-  const std::unique_ptr<const ModelSource> source = open_model_source(in);
-  if (source->contains(out))
-    throw Error(ErrorCode::kInvalidArg, "'" + out + "' is a file of the model to be quantised");
-
+  const std::unique_ptr<const ModelSource> source = open_to_rewrite(in, out);
   ModelConfig config = source->config();
   if (options.sliding_window >= 0) config.sliding_window = options.sliding_window;
   GgufMetadata metadata = source->metadata();

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "engine/model_source.h"
 #include "model/write_gguf.h"
 
 namespace maestrale {
@@ -21,6 +23,10 @@ struct QuantizeOptions {
 // open_model_source() and write_gguf().
 WrittenModel quantize_model(const std::string& in, const std::string& out, const QuantizeOptions& options,
                             const LoadCallbacks& callbacks);
+
+// The model at `in`, to be written anew to `out`. Throws as open_model_source() does, Error{kInvalidArg} for
+// a packed file and when `out` is a file of the model.
+std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out);
 
 // Sets what a file says about how its weights are stored, and drops what no longer holds.
 void write_quantization(uint32_t file_type, GgufMetadata& metadata);

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { captureCallSite } from '../../lib/errors.js'
-import { loadModel, type Model } from '../../lib/index.js'
+import { loadModel, type MergeOptions, type Model, mergeAdapter } from '../../lib/index.js'
 import { loadModelFrom } from '../../lib/model.js'
 import { FakeEngine } from './fake-binding.js'
 
@@ -162,6 +162,40 @@ test('options are checked before the addon sees them', async () => {
   expect(engine.requests[0]).toMatchObject({ adapter: 'my-lora' })
   fake.generate('x')
   expect(engine.requests[1]).not.toHaveProperty('adapter')
+})
+
+test('merging writes a model that answers without the adapter', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'maestrale-merge-'))
+  const output = join(directory, 'merged.gguf')
+  try {
+    const reports: number[] = []
+    const result = await model.mergeAdapter(adapter, output, {
+      type: 'f16',
+      onProgress: ({ loaded, total }) => reports.push(loaded / total),
+    })
+    expect(result.quantization).toEqual({ f16: 44, f32: 13 })
+    expect(result.relativeError).toBeLessThan(1e-3)
+    expect(reports.at(-1)).toBe(1)
+    await using merged = await loadModel(output)
+    expect(await ask(merged)).toBe(answer)
+
+    // Every matrix in its own type again: smaller, and rounded once more.
+    const line = execFileSync(process.execPath, [main, 'merge', 'mini', adapter, output], {
+      encoding: 'utf8',
+    })
+    expect(line).toMatch(/^[^ ]+: [\d.]+ MB, tensors .*; relative error \d[\d.]* %\n$/)
+    await using small = await loadModel(output)
+    expect(small.info.quantization).toEqual(model.info.quantization)
+
+    await expect(mergeAdapter(path, path, output)).rejects.toMatchObject({ code: 'ERR_ADAPTER' })
+    for (const options of [{ type: 'q9' }, { scale: Number.NaN }, { rank: 4 }]) {
+      await expect(
+        mergeAdapter(path, adapter, output, options as MergeOptions),
+      ).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' })
+    }
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
 })
 
 test('--adapter', () => {

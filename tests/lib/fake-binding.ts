@@ -164,6 +164,9 @@ export class FakeEngine {
     examineMachine: async () => {
       throw new Error('there is no machine')
     },
+    merge: () => {
+      throw new Error('the fake engine writes no files')
+    },
     isaTables: () => ['scalar'],
   }
 

@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "cpu/cpu_backend.h"
+#include "engine/model_source.h"
 #include "model/hf_weights.h"
 #include "model/loader.h"
 #include "temp_dir.h"
@@ -18,6 +19,17 @@ namespace maestrale::test {
 
 inline std::string checkpoint_directory(const std::string& name) {
   return std::string(MAESTRALE_VECTORS) + "/hf/" + name;
+}
+
+// A model in any form.
+inline std::unique_ptr<Model> load_source(const std::string& path) {
+  const auto source = open_model_source(path);
+  const ModelConfig& c = source->config();
+  auto model =
+      load_model(source->weights(), c,
+                 make_cpu_backend({.threads = 1, .isa = "", .weights = {}, .weights_owner = {}}), {});
+  model->prepare(512, {c.n_layers, c.n_kv_heads, c.head_dim, KvType::kF16, 64, c.sliding_window});
+  return model;
 }
 
 inline std::unique_ptr<Model> load_hf(const std::string& path) {

@@ -31,16 +31,6 @@ namespace {
 
 std::string vectors(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/" + name; }
 
-std::unique_ptr<Model> load(const std::string& path) {
-  const auto source = open_model_source(path);
-  const ModelConfig& c = source->config();
-  auto model =
-      load_model(source->weights(), c,
-                 make_cpu_backend({.threads = 1, .isa = "", .weights = {}, .weights_owner = {}}), {});
-  model->prepare(512, {c.n_layers, c.n_kv_heads, c.head_dim, KvType::kF16, 64, c.sliding_window});
-  return model;
-}
-
 WrittenModel quantize(const std::string& in, const std::string& out, const std::string& type,
                       int32_t threads = 2) {
   return quantize_model(in, out, {.type = type, .threads = threads}, {});
@@ -92,22 +82,22 @@ TEST(
     CHECK(copy.type == tensor.type && copy.shape == tensor.shape);
     CHECK_EQ(std::memcmp(ours.data() + copy.offset, theirs.data() + tensor.offset, tensor.bytes), 0);
   }
-  CHECK(same_bits(run_logits(*load(dir.path("out")), kTokens),
-                  run_logits(*load(vectors("hf/hd128")), kTokens)));
-  CHECK_EQ(check_prompts(*load(dir.path("out")), "hd128"), 8);
+  CHECK(same_bits(run_logits(*load_source(dir.path("out")), kTokens),
+                  run_logits(*load_source(vectors("hf/hd128")), kTokens)));
+  CHECK_EQ(check_prompts(*load_source(dir.path("out")), "hd128"), 8);
 }
 
 TEST("quantize_model: a checkpoint in F16 gives the same logits as GGUF in F16 and in F32") {
   TempDir checkpoint, dir;
   write_f16_checkpoint(checkpoint);
-  const std::vector<float> expected = run_logits(*load(checkpoint.path("")), kTokens);
+  const std::vector<float> expected = run_logits(*load_source(checkpoint.path("")), kTokens);
   for (const std::string type : {"f16", "f32"}) {
     CHECK_EQ(quantize(checkpoint.path(""), dir.path(type), type).relative_error, 0.0);
-    CHECK(same_bits(run_logits(*load(dir.path(type)), kTokens), expected));
+    CHECK(same_bits(run_logits(*load_source(dir.path(type)), kTokens), expected));
   }
   // And from GGUF to GGUF.
   quantize(dir.path("f32"), dir.path("again"), "f16");
-  CHECK(same_bits(run_logits(*load(dir.path("again")), kTokens), expected));
+  CHECK(same_bits(run_logits(*load_source(dir.path("again")), kTokens), expected));
 }
 
 // Blocks of 32 weights leave a quantiser no choice but how it rounds a tie; those of 256 do, and
@@ -178,8 +168,8 @@ TEST("quantize_model: the file is the same for any number of threads") {
 TEST("quantize_model: tensors that have their type already are copied, not quantised again") {
   TempDir dir;
   CHECK_EQ(quantize(vectors("models/hd128-q4_k_m.gguf"), dir.path("out"), "q4_k_m").relative_error, 0.0);
-  CHECK(same_bits(run_logits(*load(dir.path("out")), kTokens),
-                  run_logits(*load(vectors("models/hd128-q4_k_m.gguf")), kTokens)));
+  CHECK(same_bits(run_logits(*load_source(dir.path("out")), kTokens),
+                  run_logits(*load_source(vectors("models/hd128-q4_k_m.gguf")), kTokens)));
 }
 
 TEST("quantize_model: vocabulary, special tokens and chat template survive") {
@@ -273,9 +263,9 @@ TEST("quantize_model: what cannot be done is refused, and no file is left") {
     expect_error(words, code, words, [&] { quantize(in, target, type); });
   };
   refuse(ErrorCode::kInvalidArg, "'q9' is no type to quantise to", vectors("hf/hd128"), out, "q9");
-  refuse(ErrorCode::kInvalidArg, "is a file of the model to be quantised", checkpoint.path(""),
+  refuse(ErrorCode::kInvalidArg, "is a file of the model that is to be read", checkpoint.path(""),
          checkpoint.path("model.safetensors"), "q8_0");
-  refuse(ErrorCode::kInvalidArg, "is a file of the model to be quantised",
+  refuse(ErrorCode::kInvalidArg, "is a file of the model that is to be read",
          dir.write("in.gguf", read_vector_file("models/hd128-q8_0.gguf")), dir.path("in.gguf"), "q4_0");
   refuse(ErrorCode::kInvalidArg, "cannot create", vectors("hf/hd128"), dir.path("no/out"), "q8_0");
   refuse(ErrorCode::kInvalidArg, "cannot rename", vectors("hf/hd128"), checkpoint.path(""), "q8_0");

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// maestrale merge: a model and a LoRA adapter to one GGUF file.
+import { type Command, Option } from 'commander'
+
+import { mergeAdapter } from '../merge.js'
+import { QUANTIZE_TYPES } from '../options.js'
+import type { QuantizeType } from '../types.js'
+import { MODEL_HELP, modelPath, number } from './options.js'
+import { describeWritten } from './quantize.js'
+import { interruptible, ProgressBar } from './terminal.js'
+
+const EXAMPLES = `
+Examples:
+  maestrale merge model.Q4_K_M.gguf ./my-lora merged.Q4_K_M.gguf
+  maestrale merge Mistral-7B-v0.1/ ./my-lora merged.bf16.gguf --type bf16
+
+Folding an adapter into quantised weights rounds them anew; --adapter of the other commands loses nothing.`
+
+interface MergeFlags {
+  type?: QuantizeType
+  scale?: number
+  threads?: number
+  json?: boolean
+}
+
+export function addMergeCommand(program: Command): void {
+  program
+    .command('merge')
+    .summary('fold a LoRA adapter into a model')
+    .description('Writes a model with a LoRA adapter folded into its weights as a GGUF file.')
+    .argument('<model>', MODEL_HELP)
+    .argument('<adapter>', 'a PEFT directory or a GGUF adapter')
+    .argument('<output>', 'the GGUF file to write')
+    .addOption(
+      new Option(
+        '--type <type>',
+        'storage type of the matrices (default: those of the model)',
+      ).choices(QUANTIZE_TYPES),
+    )
+    .option('--scale <x>', 'multiplies what the adapter adds (default: 1)', number)
+    .option('--threads <n>', 'threads that compute (default: all cores)', number)
+    .option('--json', 'print the result as one JSON object')
+    .addHelpText('after', EXAMPLES)
+    .action(merge)
+}
+
+async function merge(
+  model: string,
+  adapter: string,
+  output: string,
+  flags: MergeFlags,
+): Promise<void> {
+  const { json, ...options } = flags
+  const input = await modelPath(model)
+  const bar = new ProgressBar('merging')
+  const result = await interruptible(async (signal) => {
+    try {
+      return await mergeAdapter(input, adapter, output, {
+        ...options,
+        signal,
+        onProgress: bar.update,
+      })
+    } finally {
+      bar.end()
+    }
+  })
+  process.stdout.write(
+    json ? `${JSON.stringify({ output, ...result })}\n` : describeWritten(output, result),
+  )
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/merged_weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "model/hf_source.h"
+#include "quant/dequantize.h"
+
+namespace maestrale {
+namespace {
+
+class MergedSource final : public MatrixSource {
+ public:
+  MergedSource(std::unique_ptr<const MatrixSource> base, const MergedWeights::Delta& delta)
+      : MatrixSource(QuantType::kF32, base->rows, base->cols), base_(std::move(base)), delta_(delta) {}
+
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
+    const size_t n = size_t(cols), rank = delta_.lora_a.size() / n;
+    std::vector<std::byte> stored(row_bytes(base_->type, uint64_t(cols)));
+    std::vector<float> row(n);
+    for (int64_t r = first_row; r < first_row + n_rows; ++r, out += n * sizeof(float)) {
+      base_->read_rows(r, 1, stored.data());
+      dequantize_row(base_->type, stored.data(), cols, row.data());
+      for (size_t k = 0; k < rank; ++k) {
+        const float factor = delta_.scaling * delta_.lora_b[size_t(r) * rank + k];
+        for (size_t c = 0; c < n; ++c) row[c] += factor * delta_.lora_a[k * n + c];
+      }
+      if (!delta_.magnitude.empty()) bring_to(delta_.magnitude[size_t(r)], row);
+      std::memcpy(out, row.data(), n * sizeof(float));
+    }
+  }
+
+ private:
+  static void bring_to(float length, std::vector<float>& row) {
+    double squares = 0.0;
+    for (const float x : row) squares += double(x) * x;
+    const float factor = length / float(std::sqrt(squares));
+    for (float& x : row) x *= factor;
+  }
+
+  const std::unique_ptr<const MatrixSource> base_;
+  const MergedWeights::Delta& delta_;
+};
+
+// A source that belongs to somebody else.
+class BorrowedSource final : public MatrixSource {
+ public:
+  explicit BorrowedSource(const MatrixSource& inner)
+      : MatrixSource(inner.type, inner.rows, inner.cols), inner_(inner) {}
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
+    inner_.read_rows(first_row, n_rows, out);
+  }
+
+ private:
+  const MatrixSource& inner_;
+};
+
+void require(const WeightStore& base, const ModelTensor& target) {
+  const auto is_target = [&](const ModelTensor& tensor) { return tensor.name == target.name; };
+  if (std::none_of(base.tensors().begin(), base.tensors().end(), is_target))
+    throw Error(ErrorCode::kAdapter, "the adapter changes '" + target.name +
+                                         "', but the model computes its logits with the embedding");
+}
+
+}  // namespace
+
+MergedWeights::MergedWeights(const WeightStore& base, const AdapterFile& adapter, float scale)
+    : WeightStore(base.tensors()), base_(base) {
+  try {
+    for (const AdapterDelta& change : adapter.deltas) {
+      const std::string& name = change.target.name;
+      require(base, change.target);
+      Delta& delta = deltas_[name];
+      delta.lora_a = read_finite(*change.lora_a, "lora_a of '" + name + "'");
+      delta.lora_b = read_finite(*change.lora_b, "lora_b of '" + name + "'");
+      if (change.magnitude)
+        delta.magnitude = read_finite(*change.magnitude, "the magnitude of '" + name + "'");
+      delta.scaling = change.scaling * scale;
+    }
+    for (const AdapterReplacement& own : adapter.replacements) {
+      require(base, own.target);
+      replacements_[own.target.name] = own.rows.get();
+    }
+  } catch (const Error& error) {
+    throw about_adapter(adapter.path, error);
+  }
+}
+
+QuantType MergedWeights::type(const ModelTensor& tensor) const {
+  if (deltas_.count(tensor.name) != 0) return QuantType::kF32;
+  const auto own = replacements_.find(tensor.name);
+  return own != replacements_.end() ? own->second->type : base_.type(tensor);
+}
+
+std::unique_ptr<const MatrixSource> MergedWeights::open(const ModelTensor& tensor) const {
+  if (const auto own = replacements_.find(tensor.name); own != replacements_.end())
+    return std::make_unique<BorrowedSource>(*own->second);
+  std::unique_ptr<const MatrixSource> source = base_.open(tensor);
+  const auto delta = deltas_.find(tensor.name);
+  if (delta == deltas_.end()) return source;
+  return std::make_unique<MergedSource>(std::move(source), delta->second);
+}
+
+RetypedWeights::RetypedWeights(const WeightStore& weights, const WeightStore& base)
+    : WeightStore(weights.tensors()), weights_(weights), base_(base) {}
+
+std::unique_ptr<const MatrixSource> RetypedWeights::open(const ModelTensor& tensor) const {
+  std::unique_ptr<const MatrixSource> source = weights_.open(tensor);
+  if (source->type == type(tensor)) return source;
+  return std::make_unique<QuantizingSource>(std::move(source), type(tensor), tensor.name);
+}
+
+}  // namespace maestrale
