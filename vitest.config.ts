@@ -6,6 +6,8 @@ const config: ViteUserConfig = defineConfig({
   test: {
     include: ['tests/**/*.test.{ts,mjs}'],
     pool: 'forks',
+    // No GPU, so that device 'auto' is the CPU everywhere; the tests of CUDA name their own driver.
+    env: { MAESTRALE_CUDA_DRIVER: '' },
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 10_000,

@@ -21,8 +21,7 @@ int attribute(const Device& device, int ordinal, int which) {
 }  // namespace
 
 Device::Device(int ordinal) : driver_(open_driver()) {
-  int count = 0;
-  MAESTRALE_CU(*this, cuDeviceGetCount, &count);
+  const int count = count_devices();
   const std::string name = "device 'cuda:" + std::to_string(ordinal) + "'";
   if (ordinal >= count)
     throw Error(ErrorCode::kDevice,

@@ -101,6 +101,13 @@ const Driver& open_driver() {
   return found != opened->end() ? found->second : opened->emplace(name, load(path)).first->second;
 }
 
+int count_devices() {
+  const Driver& d = open_driver();
+  int count = 0;
+  check(d, d.cuDeviceGetCount(&count), "cuDeviceGetCount");
+  return count;
+}
+
 void check(const Driver& driver, int result, const char* call) {
   if (result == 0) return;
   std::string message = std::string(call) + " failed with " + error_name(driver, result);

@@ -44,6 +44,9 @@ struct Driver {
 // device; what fails is tried again by the next caller. Thread-safe.
 const Driver& open_driver();
 
+// Devices of that driver. Throws as open_driver() does.
+int count_devices();
+
 // Throws Error for a CUresult other than 0: kOutOfMemory for memory, else kDevice, with the call and the
 // driver's name of the error.
 void check(const Driver& driver, int result, const char* call);

@@ -257,7 +257,10 @@ export interface ModelInfo {
   readonly contextLength: number
   /** Longest sequence the model was trained for, in tokens. */
   readonly trainedContextLength: number
+  /** `'cpu'`, `'cuda:0'`, ... */
   readonly device: string
+  /** Why `device: 'auto'` became the CPU; absent when it did not, or a device was named. */
+  readonly deviceReason?: string
   /** The kernel table in use, e.g. `'avx512vnni'`. */
   readonly isa: string
   readonly threads: number

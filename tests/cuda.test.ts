@@ -1,50 +1,208 @@
 // SPDX-License-Identifier: Apache-2.0
-// device: 'cuda' through the public API, on the simulated GPU. Each case is a process of its own, whose
-// environment names the driver; without nvcc there is neither simulator nor CUDA back end, and nothing is run.
+// device: 'cuda' through the public API: what the tests of the CPU ask, on the simulated GPU. With MAESTRALE_TEST_GPU
+// (npm run test:cuda:device) the same on the machine's own GPU, but for the failures that only a simulator
+// can make. Without nvcc there is neither simulator nor CUDA back end, and nothing is run.
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+import { type LoadOptions, loadModel, type Model } from '../lib/index.js'
+import { nmse, readTensors, vectorsPath } from './reference.js'
 
 const file = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url))
-const driver = file('build/libptxsim_cuda.so')
+const simulator = file('build/libptxsim_cuda.so')
+const mini = file('models/mini-q4_k_m.gguf')
+const onHardware = Boolean(process.env.MAESTRALE_TEST_GPU)
 
-// Prints what two greedy requests at once give: their texts, or the codes of their errors.
+// The addon asks for the driver when a GPU is first used; checks for defects of kernels are the native tests' task.
+if (onHardware) delete process.env.MAESTRALE_CUDA_DRIVER
+else process.env.MAESTRALE_CUDA_DRIVER = simulator
+process.env.MAESTRALE_PTXSIM = 'cc=86,races=0,initcheck=0,count=0,quiet'
+
+/** On hardware a missing GPU is a failure, which the first test reports. */
+async function isUsable(): Promise<boolean> {
+  if (onHardware) return true
+  if (!existsSync(simulator)) return false
+  const reason = await loadModel(mini, { device: 'cuda', maxSequences: 1 }).then(
+    (model) => model.dispose(),
+    (error: Error) => error.message,
+  )
+  return !reason?.includes('has no CUDA back end')
+}
+
+function load(name: string, options: LoadOptions = {}): Promise<Model> {
+  return loadModel(name, {
+    device: 'cuda',
+    threads: 1,
+    contextLength: 512,
+    maxSequences: 4,
+    ...options,
+  })
+}
+
+/** Prompts of `vectors` whose keys begin with `prefix`, as logits of the model at `path`. */
+async function checkLogits(
+  path: string,
+  vectors: string,
+  { prefix = '', longest = 140, bound = 1e-5 },
+) {
+  await using model = await load(path)
+  expect(model.info.device).toBe('cuda:0')
+  const tensors = readTensors(vectors)
+  let prompts = 0
+  for (const [key, want] of tensors) {
+    const length = key.startsWith(prefix) && /len(\d+)\.logits$/.exec(key)?.[1]
+    if (!length || Number(length) > longest) continue
+    const tokens = tensors.get(`len${length}.tokens`) as Int32Array
+    expect(nmse(await model.logits([...tokens]), want as Float32Array), key).toBeLessThan(bound)
+    ++prompts
+  }
+  expect(prompts).toBeGreaterThan(0)
+}
+
+describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
+  describe('logits are those of the reference', () => {
+    test.each([
+      ['swa16', 16],
+      ['hd128', 64],
+      ['full', 32],
+    ])('%s, below, at and beyond the window', (name, window) =>
+      checkLogits(vectorsPath(`models/${name}-bf16.gguf`), `${name}.vectors.safetensors`, {
+        longest: 2 * window + 3,
+      }),
+    )
+
+    const types = readdirSync(vectorsPath('models')).flatMap(
+      (name) => /^hd128-(.*)\.gguf$/.exec(name)?.[1]?.toUpperCase() ?? [],
+    )
+    test.each(types)('%s', (type) => {
+      const path = vectorsPath(`models/hd128-${type.toLowerCase()}.gguf`)
+      const bound = /16$/.test(type) ? 1e-5 : 2e-3
+      return checkLogits(path, 'hd128-gguf.vectors.safetensors', { prefix: `${type}.len7`, bound })
+    })
+
+    test.each([
+      ['swa16', 1e-5],
+      ['swa16-nf4', 1e-4],
+    ])('the Hugging Face directory %s', (name, bound) =>
+      checkLogits(vectorsPath(`hf/${name}`), `${name}.vectors.safetensors`, {
+        prefix: 'len7',
+        bound,
+      }),
+    )
+  })
+
+  describe('requests', () => {
+    const prompt = 'And it came to pass, when the ship had sailed,'
+    const greedy = { maxNewTokens: 8, temperature: 0 }
+    let model: Model
+    beforeAll(async () => {
+      model = await load(mini)
+    })
+    afterAll(() => model?.dispose())
+
+    test('the greedy text is that of the CPU', async () => {
+      await using cpu = await load(mini, { device: 'cpu' })
+      expect((await model.generate(prompt, greedy)).text).toBe(
+        (await cpu.generate(prompt, greedy)).text,
+      )
+    })
+
+    test('text and logits do not depend on batch mates', async () => {
+      const options = { maxNewTokens: 6, seed: 3 }
+      const tokens = model.tokenizer.encode(prompt)
+      const alone = [await model.generate(prompt, options), await model.logits(tokens)] as const
+      const [text, logits] = await Promise.all([
+        model.generate(prompt, options),
+        model.logits(tokens),
+        model.generate('The king', greedy),
+        model.generate('In the beginning there was', { ...greedy, temperature: 1 }),
+      ])
+      expect(text.text).toBe(alone[0].text)
+      expect(logits).toEqual(alone[1])
+    })
+
+    test('an abort in the middle of a prompt frees its pages', async () => {
+      const controller = new AbortController()
+      const run = model.generate(new Array(400).fill(5), { ...greedy, signal: controller.signal })
+      setTimeout(() => controller.abort(), 20)
+      expect((await run).finishReason).toBe('abort')
+      expect(model.stats()).toMatchObject({ running: 0, kvPagesUsed: 0 })
+      expect((await model.generate(prompt, greedy)).finishReason).toBe('length')
+    })
+
+    test("device 'auto' is the GPU", async () => {
+      await using other = await load(mini, { device: 'auto' })
+      expect(other.info.device).toBe('cuda:0')
+      expect(other.info.deviceReason).toBeUndefined()
+    })
+  })
+
+  test('a device that does not exist is named', async () => {
+    await expect(load(mini, { device: 'cuda:99' })).rejects.toThrow(
+      /device 'cuda:99' does not exist/,
+    )
+  })
+})
+
+// Each case is a process of its own, since the simulator reads its settings once. Prints the texts of two greedy
+// requests at once or the codes of their errors; then the same of the model loaded again.
 const program = `
 const { loadModel } = await import(${JSON.stringify(file('dist/esm/index.js'))})
-const model = await loadModel(${JSON.stringify(file('models/mini-q4_k_m.gguf'))}, {
+const load = () => loadModel(${JSON.stringify(mini)}, {
   device: process.argv[1], contextLength: 256, maxSequences: 2, threads: 1,
 })
-const device = model.info.device
-const runs = await Promise.allSettled(['And it came to pass', 'In the beginning'].map((prompt) =>
-  model.generate(prompt, { maxNewTokens: 8, temperature: 0 })))
-await model.dispose()
-console.log(JSON.stringify({ device, runs: runs.map((r) => r.value?.text ?? r.reason.code) }))
+const answers = async (model) =>
+  (await Promise.allSettled(['And it came to pass', 'In the beginning'].map((prompt) =>
+    model.generate(prompt, { maxNewTokens: 8, temperature: 0 })))).map((r) => r.value?.text ?? r.reason.code)
+const [model, error] = await load().then((model) => [model], (error) => [undefined, error])
+if (error) console.log(JSON.stringify({ code: error.code, message: error.message }))
+else {
+  const runs = [await answers(model), await answers(model)]
+  const again = await load()
+  runs.push(await answers(again))
+  const { device, deviceReason } = model.info
+  await model.dispose()
+  await again.dispose()
+  console.log(JSON.stringify({ device, deviceReason, runs }))
+}
 `
 
-async function run(device: string, settings = '') {
+async function run(device: string, settings: string, driver = simulator) {
   const { stdout } = await promisify(execFile)(
     process.execPath,
     ['--input-type=module', '-e', program, device],
-    { env: { ...process.env, MAESTRALE_CUDA_DRIVER: driver, MAESTRALE_PTXSIM: settings } },
+    {
+      env: {
+        ...process.env,
+        MAESTRALE_CUDA_DRIVER: driver,
+        MAESTRALE_PTXSIM: `quiet,races=0,${settings}`,
+      },
+    },
   )
   return JSON.parse(stdout)
 }
 
-describe.skipIf(!existsSync(driver))('cuda', () => {
-  test('the greedy text is that of the CPU', async () => {
-    const [cpu, cuda] = await Promise.all([run('cpu'), run('cuda', 'cc=86,races=0')])
-    expect(cuda.device).toBe('cuda:0')
-    expect(cuda.runs).toEqual(cpu.runs)
+describe.skipIf(onHardware || !(await isUsable()))('cuda that fails', { timeout: 120_000 }, () => {
+  test('a lost device fails its requests, not the process, and a new model works', async () => {
+    const { runs } = await run('cuda', 'fail_launch=200:719')
+    const lost = ['ERR_DEVICE', 'ERR_DEVICE']
+    expect(runs).toEqual([lost, lost, (await run('cpu', '')).runs[0]])
   })
 
-  test('a lost device fails its requests, not the process', async () => {
-    const { runs } = await run('cuda', 'fail_launch=200:719,quiet')
-    expect(runs).toEqual(['ERR_DEVICE', 'ERR_DEVICE'])
+  test('memory that does not suffice is said with the numbers', async () => {
+    const { code, message } = await run('cuda', 'memory=2m')
+    expect(code).toBe('ERR_OUT_OF_MEMORY')
+    expect(message).toMatch(/^the GPU has no room for \d+ MiB of weights; \d+ MiB are free$/)
   })
+})
 
-  test('a device that does not exist is named', async () => {
-    await expect(run('cuda:3')).rejects.toThrow(/device 'cuda:3' does not exist/)
-  })
+test("without a driver 'cuda' fails with the reason, and 'auto' is the CPU and tells it", async () => {
+  const missing = '/no/such/library.so'
+  expect(await run('cuda', '', missing)).toMatchObject({ code: 'ERR_DEVICE' })
+  const { device, deviceReason } = await run('auto', '', missing)
+  expect(device).toBe('cpu')
+  expect(deviceReason).toMatch(/MAESTRALE_CUDA_DRIVER cannot be opened|has no CUDA back end/)
 })

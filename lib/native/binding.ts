@@ -138,6 +138,8 @@ export interface NativeModelInfo {
   contextLength: number
   trainedContextLength: number
   device: string
+  /** Why device 'auto' is the CPU. */
+  deviceReason?: string
   isa: string
   threads: number
   kvCacheType: string

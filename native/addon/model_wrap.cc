@@ -237,6 +237,8 @@ Napi::Value ModelWrap::info_object(const Napi::CallbackInfo& info) {
   object.Set("trainedContextLength", double(loaded_.opened.config.context_length));
   object.Set("contextLength", double(engine_config_.context_length));
   object.Set("device", device_);
+  if (const std::string& reason = loaded_.opened.device_reason; !reason.empty())
+    object.Set("deviceReason", reason);
   object.Set("isa", isa_);
   object.Set("threads", threads_);
   object.Set("kvCacheType", kKvTypes[size_t(engine_config_.kv_type)]);

@@ -14,6 +14,7 @@
 #include "tokenizer/hf_vocab.h"
 #ifdef MAESTRALE_CUDA
 #include "cuda/cuda_backend.h"
+#include "cuda/driver.h"
 #endif
 
 namespace maestrale {
@@ -29,13 +30,16 @@ std::unique_ptr<Backend> make_cuda_backend(int) {
   throw Error(ErrorCode::kDevice, "device 'cuda' is not available: this build has no CUDA back end");
 }
 uint64_t cuda_free_memory(const Backend&) { return 0; }
+namespace cuda {
+int count_devices() { throw Error(ErrorCode::kDevice, "this build has no CUDA back end"); }
+}  // namespace cuda
 #endif
 
 CpuOptions cpu_options(const OpenOptions& options) {
   return {.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
 }
 
-// 'auto' is the CPU: no figure speaks for the CUDA back end yet.
+// For 'cpu' and 'cuda', see open_model() for 'auto'.
 std::unique_ptr<Backend> make_backend(const OpenOptions& options, int32_t n_layers) {
   if (!wants_cuda(options)) {
     if (options.gpu_layers > 0)
@@ -131,9 +135,8 @@ Opened open_any(const OpenOptions& options, const LoadCallbacks& callbacks) {
   return open_unpacked(options, callbacks);
 }
 
-}  // namespace
-
-OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
+// On the device that the options name.
+OpenedModel open_on_device(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
   Opened parts = open_any(options, callbacks);
   OpenedModel opened;
   opened.tokenizer = std::make_shared<const Tokenizer>(std::move(parts.vocab));
@@ -159,6 +162,40 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
                       engine.max_sequences);
   engine.max_cached_pages = std::min(kCachedPages, engine.max_pages);
   opened.engine = std::make_unique<Engine>(std::move(parts.model), opened.tokenizer, engine, std::move(sink));
+  return opened;
+}
+
+// Why there is no use in asking for a GPU; empty when there may be one.
+std::string no_gpu_reason(const OpenOptions& options) {
+  if (options.gpu_layers == 0) return "gpuLayers is 0";
+  try {
+    cuda::count_devices();
+    return "";
+  } catch (const Error& error) {
+    return error.message();
+  }
+}
+
+}  // namespace
+
+OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
+  if (options.device != "auto") return open_on_device(options, callbacks, std::move(sink));
+  OpenOptions chosen = options;
+  std::string reason = no_gpu_reason(options);
+  if (reason.empty()) {
+    chosen.device = "cuda";
+    try {
+      return open_on_device(chosen, callbacks, sink);
+    } catch (const Error& error) {  // of the model itself, the CPU would have it too
+      if (error.code() != ErrorCode::kDevice && error.code() != ErrorCode::kOutOfMemory) throw;
+      reason = error.message();
+    }
+  }
+  if (options.gpu_layers > 0)
+    throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) + ", but " + reason);
+  chosen.device = "cpu";
+  OpenedModel opened = open_on_device(chosen, callbacks, std::move(sink));
+  opened.device_reason = reason;
   return opened;
 }
 

@@ -39,7 +39,8 @@ struct OpenedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   ModelConfig config;
   FileFacts facts;
-  std::string path;  // as it was given
+  std::string path;           // as it was given
+  std::string device_reason;  // why device 'auto' is the CPU; empty when it is not or was not asked for
 };
 
 // Takes as long as reading the file takes: call it on a thread of its own. Throws Error.

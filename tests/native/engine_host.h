@@ -32,6 +32,7 @@ class Host {
   explicit Host(OpenOptions options = {}) {
     options.path = std::string(MAESTRALE_VECTORS) + "/" + (options.path.empty() ? kModel : options.path);
     if (options.threads == 0) options.threads = 1;
+    if (options.device == "auto") options.device = "cpu";  // whatever GPU there is, simulated ones included
     opened_ = open_model(options, {}, [this](std::vector<Event>&& events) {
       const std::lock_guard lock(mutex_);
       for (Event& event : events) {
