@@ -35,8 +35,9 @@ class LoadAdapterJob final : public EngineJob {
 
  protected:
   void work(Engine& engine) override {
-    facts_ = engine.load_adapter(options_.path, options_.name, options_.scale,
-                                 [&] { return open_base_weights(options_.base_path); });
+    facts_ = engine.load_adapter(options_.path, options_.name, options_.scale, [&] {
+      return open_base_weights(options_.base_path, options_.base_quantization);
+    });
   }
 
  private:

@@ -13,7 +13,7 @@ namespace maestrale {
 struct LoadAdapterOptions {
   std::string path, name;
   float scale = 1.0f;
-  std::string base_path;  // of the model itself
+  std::string base_path, base_quantization;  // of the model itself
 };
 
 // Promises of NativeAdapter and of nothing. The engine may be destroyed meanwhile, which ends the job.

@@ -177,9 +177,10 @@ void ModelWrap::score(const Napi::CallbackInfo& info) { submit_values(info, Requ
 // (path, name, scale)
 Napi::Value ModelWrap::load_adapter(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    return maestrale::load_adapter(info.Env(), engine(),
-                                   {info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(),
-                                    info[2].ToNumber().FloatValue(), loaded_.opened.path});
+    return maestrale::load_adapter(
+        info.Env(), engine(),
+        {info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(), info[2].ToNumber().FloatValue(),
+         loaded_.opened.path, loaded_.opened.quantization});
   });
 }
 

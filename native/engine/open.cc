@@ -143,6 +143,7 @@ OpenedModel open_on_device(const OpenOptions& options, const LoadCallbacks& call
   opened.facts = std::move(parts.facts);
   opened.config = std::move(parts.config);
   opened.path = options.path;
+  opened.quantization = options.quantization;
   const ModelConfig& config = opened.config;
   const std::unique_ptr<Model>& model = parts.model;
 
@@ -199,12 +200,21 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
   return opened;
 }
 
-std::shared_ptr<const WeightStore> open_base_weights(const std::string& path) {
+std::shared_ptr<const WeightStore> open_base_weights(const std::string& path,
+                                                     const std::string& quantization) {
   if (!is_model_directory(path) && PackedFile::has_magic(MappedFile(path)))
     throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" + path +
                                          "' does not have; load the file it was made from");
   const std::shared_ptr<const ModelSource> source = open_model_source(path);
-  return {source, &source->weights()};
+  if (quantization.empty()) return {source, &source->weights()};
+  struct Quantized {
+    Quantized(std::shared_ptr<const ModelSource> inner, const QuantMix& mix)
+        : source(std::move(inner)), weights(source->weights(), mix, source->config()) {}
+    const std::shared_ptr<const ModelSource> source;
+    const QuantizedWeights weights;
+  };
+  const auto opened = std::make_shared<const Quantized>(source, quant_mix(quantization));
+  return {opened, &opened->weights};
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {

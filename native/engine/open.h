@@ -39,8 +39,8 @@ struct OpenedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   ModelConfig config;
   FileFacts facts;
-  std::string path;           // as it was given
-  std::string device_reason;  // why device 'auto' is the CPU; empty when it is not or was not asked for
+  std::string path, quantization;  // as they were given
+  std::string device_reason;       // why device 'auto' is the CPU; empty when it is not or was not asked for
 };
 
 // Takes as long as reading the file takes: call it on a thread of its own. Throws Error.
@@ -48,7 +48,9 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 
 // The weights of the file at `path`, opened once more, which the result keeps open. Throws Error{kAdapter}
 // when their rows cannot be read: a packed file has them in another order only.
-std::shared_ptr<const WeightStore> open_base_weights(const std::string& path);
+// `quantization` as it was when the model was loaded.
+std::shared_ptr<const WeightStore> open_base_weights(const std::string& path,
+                                                     const std::string& quantization = "");
 
 // The tokenizer alone, also from a file that holds nothing but a vocabulary. Throws Error.
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path);
