@@ -5,7 +5,8 @@
 export type TokenIds = Uint32Array | readonly number[]
 
 /**
- * Where the model runs. `'auto'` takes the first GPU that can run the model and the CPU otherwise;
+ * Where the model runs. `'auto'` is the CPU until the CUDA back end has been proven on hardware; with
+ * `MAESTRALE_CUDA_DRIVER` set it takes the first GPU that can run the model, and the CPU otherwise;
  * `'cuda'` fails with the reason when there is none, it never falls back silently.
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
