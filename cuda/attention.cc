@@ -2,6 +2,7 @@
 #include "cuda/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -30,7 +31,8 @@ uint64_t partial_bytes(const KvConfig& c, int64_t tiles, int64_t chunks, int64_t
 void Attention::configure(const KvConfig& config) {
   const int64_t seen = std::min(window_of(config), config.max_pages * kPagePositions);
   const int64_t tiles = kFullBlocks * device_.multiprocessors() / config.n_kv_heads + 1;
-  const uint64_t bytes = partial_bytes(config, tiles, seen / kChunk + 2, kMatrixRows[0]);
+  const uint64_t bytes =
+      partial_bytes(config, tiles, int64_t(std::bit_ceil(uint64_t(seen / kChunk + 2))), kMatrixRows[0]);
   partials_ = DeviceBuffer(device_, std::min(bytes, kMostPartials), "attention");
 }
 
@@ -87,9 +89,12 @@ void Attention::launch(const Part& part, int width, const KvCache& cache, int32_
   const KvConfig& kv = cache.config();
   const int64_t tiles = int64_t(part.tiles.size()), window = window_of(kv);
   const int32_t matrix_rows = part.most_rows * group_;
-  const bool split = part.chunks > 1 && tiles * kv.n_kv_heads < kFullBlocks * device_.multiprocessors() &&
-                     partial_bytes(kv, tiles, part.chunks, matrix_rows) <= partials_.bytes();
-  const int64_t chunks = split ? part.chunks : 1;
+  // A power of two, so that decoding steps remain the same launches for long; chunks that are not there cost
+  // little.
+  const int64_t most_chunks = int64_t(std::bit_ceil(uint64_t(part.chunks)));
+  const bool split = most_chunks > 1 && tiles * kv.n_kv_heads < kFullBlocks * device_.multiprocessors() &&
+                     partial_bytes(kv, tiles, most_chunks, matrix_rows) <= partials_.bytes();
+  const int64_t chunks = split ? most_chunks : 1;
   // Scores are exponents of 2.
   const float scale = float(std::numbers::log2e / std::sqrt(double(kv.head_dim)));
   kernels_.attention[size_t(kv.type)][kv.head_dim > 32][size_t(width)](

@@ -73,6 +73,8 @@ class CudaBackend final : public Backend {
     device_.make_current();
     step_.begin(batch);
     attention_.begin(batch);
+    // Steps of prompts differ from each other and last long enough to be launched as they come.
+    if (step_.decodes) device_.launches().record();
   }
   void embed(const Matrix& table, Tensor out) override {
     if (interrupted()) return;
@@ -166,6 +168,7 @@ std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
     result_ = PinnedBuffer();
     result_ = PinnedBuffer(device_, bytes);
   }
+  device_.launches().flush();
   MAESTRALE_CU(device_, cuMemcpyDtoHAsync_v2, result_.data(), address(x), size_t(bytes), device_.stream());
   device_.synchronize();
   step_.landed();

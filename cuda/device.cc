@@ -37,6 +37,7 @@ Device::Device(int ordinal) : driver_(open_driver()) {
   MAESTRALE_CU(*this, cuCtxCreate_v2, &context_, 0, device_);
   try {
     MAESTRALE_CU(*this, cuStreamCreate, &stream_, kNonBlockingStream);
+    launches_ = std::make_unique<Launches>(*this);
   } catch (...) {
     driver_.cuCtxDestroy_v2(context_);
     throw;
@@ -45,6 +46,7 @@ Device::Device(int ordinal) : driver_(open_driver()) {
 
 Device::~Device() {
   driver_.cuCtxSetCurrent(context_);
+  launches_.reset();
   driver_.cuStreamDestroy_v2(stream_);
   driver_.cuCtxDestroy_v2(context_);
 }

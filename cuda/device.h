@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "cuda/driver.h"
+#include "cuda/launches.h"
 
 namespace maestrale::cuda {
 
@@ -23,7 +25,12 @@ class Device {
 
   const Driver& driver() const { return driver_; }
   void make_current() const { MAESTRALE_CU(*this, cuCtxSetCurrent, context_); }
-  void synchronize() const { MAESTRALE_CU(*this, cuStreamSynchronize, stream_); }
+  // Waits for all that was given to the stream, launches that were only put down included.
+  void synchronize() const {
+    launches_->flush();
+    MAESTRALE_CU(*this, cuStreamSynchronize, stream_);
+  }
+  Launches& launches() const { return *launches_; }
   Handle context() const { return context_; }
   Handle stream() const { return stream_; }
   int capability() const { return capability_; }  // 75, 80, 86, ...
@@ -36,6 +43,7 @@ class Device {
   int capability_ = 0, multiprocessors_ = 0;
   Handle context_ = nullptr;
   Handle stream_ = nullptr;
+  std::unique_ptr<Launches> launches_;
 };
 
 // Memory of the device, freed with the object, which the device must outlive. Throws Error{kOutOfMemory} that

@@ -40,8 +40,13 @@ void* open_library(const char* path) {
 }
 
 template <class F>
-void resolve(void* library, const char* name, F*& function) {
+void resolve_if_there(void* library, const char* name, F*& function) {
   function = reinterpret_cast<F*>(dlsym(library, name));
+}
+
+template <class F>
+void resolve(void* library, const char* name, F*& function) {
+  resolve_if_there(library, name, function);
   if (function == nullptr) unavailable(std::string("the driver lacks ") + name);
 }
 
@@ -77,6 +82,13 @@ Driver load(const char* path) {
   MAESTRALE_RESOLVE(cuStreamCreate);
   MAESTRALE_RESOLVE(cuStreamDestroy_v2);
   MAESTRALE_RESOLVE(cuStreamSynchronize);
+  MAESTRALE_RESOLVE(cuStreamBeginCapture_v2);
+  MAESTRALE_RESOLVE(cuStreamEndCapture);
+  resolve_if_there(library, "cuGraphInstantiateWithFlags", d.cuGraphInstantiateWithFlags);
+  if (d.cuGraphInstantiateWithFlags == nullptr) MAESTRALE_RESOLVE(cuGraphInstantiate_v2);
+  MAESTRALE_RESOLVE(cuGraphLaunch);
+  MAESTRALE_RESOLVE(cuGraphDestroy);
+  MAESTRALE_RESOLVE(cuGraphExecDestroy);
   MAESTRALE_RESOLVE(cuGetErrorName);
 #undef MAESTRALE_RESOLVE
   if (const int result = d.cuInit(0)) unavailable("cuInit failed with " + error_name(d, result));

@@ -36,6 +36,14 @@ struct Driver {
   int (*cuStreamCreate)(Handle* stream, unsigned flags);
   int (*cuStreamDestroy_v2)(Handle stream);
   int (*cuStreamSynchronize)(Handle stream);
+  int (*cuStreamBeginCapture_v2)(Handle stream, int mode);
+  int (*cuStreamEndCapture)(Handle stream, Handle* graph);
+  // The first since CUDA 11.4, the second before: the one that is not there is null.
+  int (*cuGraphInstantiateWithFlags)(Handle* executable, Handle graph, unsigned long long flags);
+  int (*cuGraphInstantiate_v2)(Handle* executable, Handle graph, Handle* node, char* log, size_t log_bytes);
+  int (*cuGraphLaunch)(Handle executable, Handle stream);
+  int (*cuGraphDestroy)(Handle graph);
+  int (*cuGraphExecDestroy)(Handle executable);
   int (*cuGetErrorName)(int result, const char** name);
 };
 

@@ -13,12 +13,6 @@
 
 namespace maestrale::cuda {
 
-struct Grid {
-  int64_t x = 1, y = 1;
-  int block = 1;  // threads
-  int64_t z = 1;
-};
-
 class KernelModule {
  public:
   // Loads the PTX that suits the device. Throws Error{kDevice} with the driver's log.
@@ -46,9 +40,9 @@ class Kernel {
       : function_(module.function(name, {sizeof(Args)...})), device_(&module.device()) {}
 
   void operator()(Grid grid, Args... args) const {
-    void* arguments[] = {&args...};
-    MAESTRALE_CU(*device_, cuLaunchKernel, function_, unsigned(grid.x), unsigned(grid.y), unsigned(grid.z),
-                 unsigned(grid.block), 1, 1, 0, device_->stream(), arguments, nullptr);
+    static_assert(sizeof...(Args) <= kMostArguments);
+    const Argument arguments[] = {{&args, sizeof args}...};
+    device_->launches().launch(function_, grid, arguments);
   }
 
  private:

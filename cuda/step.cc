@@ -8,6 +8,8 @@ namespace maestrale::cuda {
 
 void Step::begin(const Batch& batch) {
   n_rows = batch.n_rows();
+  decodes = std::all_of(batch.sequences.begin(), batch.sequences.end(),
+                        [](const BatchSequence& sequence) { return sequence.n_rows <= 1; });
   const uint64_t rows = uint64_t(n_rows), pairs = inv_freq_.size();
   const uint64_t angles_at = rows * sizeof(int64_t), tokens_at = angles_at + rows * pairs * 2 * sizeof(float),
                  bytes = tokens_at + rows * sizeof(int32_t);

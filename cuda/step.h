@@ -20,6 +20,7 @@ class Step {
   void begin(const Batch& batch);
   void landed() { upload_.landed(); }
 
+  bool decodes = false;      // no sequence has more than one row
   int32_t n_rows = 0;        // rows the operations work on
   DevicePointer tokens = 0;  // (rows) int
   DevicePointer angles = 0;  // (rows, head_dim / 2) cosine and sine

@@ -26,7 +26,7 @@ constexpr int kChunk = 256;  // positions
 
 // Consecutive queries of one sequence.
 struct QueryTile {
-  int first_row, n_rows;     // of q and out; 0 rows: a place without a sequence, whose row gets zeros
+  int first_row, n_rows;     // of q and out
   long long first_position;  // of first_row
   int first_page, table;     // pages[table] holds positions 64 * first_page ...
 };
@@ -232,11 +232,6 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
                        scale};
   const QueryTile& tile = block.tile;
   const bool split = partials != nullptr;
-  if (tile.n_rows == 0) {
-    if (blockIdx.z == 0 && !split)
-      for (int i = threadIdx.x; i < group * head_dim; i += Block::kThreads) out[block.at(0) + i] = 0;
-    return;
-  }
   const long long last_position = tile.first_position + tile.n_rows - 1;
   const long long first_page = max(tile.first_position - window + 1, 0ll) / kPage;
   long long page = first_page, end = last_position / kPage + 1;
@@ -318,10 +313,6 @@ extern "C" __global__ void __launch_bounds__(128)
   const QueryTile tile = tiles[blockIdx.x];
   const int d = threadIdx.x, head_dim = blockDim.x, head = blockIdx.y, heads = gridDim.y;
   const auto at = [&](int row) { return ((long long)(tile.first_row + row) * heads + head) * head_dim + d; };
-  if (tile.n_rows == 0) {
-    out[at(0)] = 0;
-    return;
-  }
   const Partials from = {const_cast<float*>(partials), partial_rows, chunks};
   const long long first = max(tile.first_position - window + 1, 0ll) / kChunk;
   const int n = int((tile.first_position + tile.n_rows - 1) / kChunk - first) + 1;

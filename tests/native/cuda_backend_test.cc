@@ -152,6 +152,55 @@ TEST("cuda: attention computes the pages that are seen and no others") {
   }
 }
 
+// One step of a decoding sequence for each of `timelines`.
+std::span<const float> decode(Model& model, std::span<Timeline> timelines, int32_t token) {
+  Batch batch;
+  std::vector<int32_t> rows;
+  for (Timeline& timeline : timelines) {
+    batch.sequences.push_back({batch.n_rows(), 1, timeline.position++, 0, timeline.pages});
+    rows.push_back(batch.n_rows());
+    batch.tokens.push_back(token + batch.n_rows());
+  }
+  return model.forward(batch, rows, never_cancelled);
+}
+
+TEST("cuda: a decoding step is one graph, which allocates nothing and waits for its result only") {
+  use_simulator("cc=80,races=0");
+  const auto model = load_cuda("hd128-q4_k_m", {.sliding_window = 0});
+  const auto reference = load_cuda("hd128-q4_k_m", {.sliding_window = 0});
+  const auto calls = [](const std::string& name) {
+    const std::string report = simulator<const char*()>("ptxsim_report")();
+    const size_t at = report.find("\"" + name + "\":");
+    return at == report.npos ? 0 : std::stoi(report.substr(at + name.size() + 3));
+  };
+  Timeline timelines[] = {Timeline(0, 8), Timeline(8, 8), Timeline(16, 8)}, plain(0, 8);
+  std::vector<int32_t> history;
+  simulator<int()>("ptxsim_reset")();
+  for (int step = 0; step < 6; ++step) {
+    if (step >= 2) simulator<int()>("ptxsim_reset")();
+    const std::span<const float> logits = decode(*model, std::span(timelines).first(2), 10 * step);
+    if (step >= 2)
+      CHECK_EQ(std::string(simulator<const char*()>("ptxsim_trace")()),
+               "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
+               "cuGraphLaunch\ncuMemcpyDtoHAsync_v2\ncuStreamSynchronize\n");
+    else
+      CHECK_EQ(calls("cuGraphInstantiateWithFlags"), step);
+    // The same tokens as one prompt, whose launches are made at once.
+    const std::vector<float> got(logits.begin(), logits.begin() + 512);
+    history.push_back(10 * step);
+    plain.position = 0;
+    const std::vector<float> want = run_logits(*reference, history, 100, plain);
+    CHECK(same_bits(got, std::span(want).last(512)));
+  }
+  // Another number of sequences is another graph; the first one is found again.
+  simulator<int()>("ptxsim_reset")();
+  for (int step = 0; step < 3; ++step) decode(*model, timelines, step);
+  CHECK_EQ(calls("cuGraphInstantiateWithFlags"), 1);
+  decode(*model, std::span(timelines).first(2), 1);
+  CHECK_EQ(calls("cuGraphInstantiateWithFlags"), 1);
+  CHECK_EQ(calls("cuGraphLaunch"), 3);
+}
+
 TEST("cuda: a failure is an error with the call, and the process goes on") {
   use_simulator("cc=80,quiet,fail_alloc=3");
   expect_error("allocation", ErrorCode::kOutOfMemory, "the GPU has no room for",
