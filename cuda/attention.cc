@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 #include <span>
 #include <string>
@@ -66,9 +65,8 @@ void Attention::plan(const KvConfig& config, int32_t group) {
   const uint64_t bytes = n_tiles * sizeof(QueryTile) + n_pages * sizeof(PageId);
   std::byte* to = plan_.prepare(bytes);
   const auto append = [&](const auto& values) {
-    const auto stored = std::as_bytes(std::span(values));
-    std::memcpy(to, stored.data(), stored.size());
-    to += stored.size();
+    to =
+        std::ranges::copy(std::as_bytes(std::span(values)), to).out;  // memcpy may not copy nothing from null
   };
   for (const Part& part : parts_) append(part.tiles);
   for (const BatchSequence& sequence : batch_->sequences) append(sequence.pages);
