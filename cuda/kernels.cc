@@ -13,6 +13,7 @@ Kernels::Kernels(const KernelModule& module)
       gather_rows(module, "gather_rows"),
       combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
+    if (!is_gguf_type(kQuantTraits[i].type)) continue;  // these do not run here
     const std::string type = lower_case_name(kQuantTraits[i].type);
     embed[i] = {module, "embed_" + type};
     if (kQuantTraits[i].items_per_block == 1) {

@@ -12,6 +12,7 @@ import type {
   Speculation,
 } from './types.js'
 import {
+  boolean,
   type Check,
   type Checks,
   functionValue,
@@ -55,6 +56,13 @@ export const QUANTIZE_TYPES: readonly QuantizeType[] = [
   'q2_k',
 ]
 
+/** What weights can be quantised to while they are loaded. */
+export const LOAD_TYPES: readonly (QuantizeType | 'nf4' | 'fp4')[] = [
+  'nf4',
+  'fp4',
+  ...QUANTIZE_TYPES,
+]
+
 export const LOAD_CHECKS: Checks<LoadOptions> = {
   device,
   gpuLayers: oneOf(['auto'], integer(0, 1024), 'an integer from 0 to 1024'),
@@ -65,7 +73,8 @@ export const LOAD_CHECKS: Checks<LoadOptions> = {
   maxSequences: integer(1, 1024),
   maxBatchTokens: integer(1, 65536),
   maxQueue: integer(0, 1_000_000),
-  quantization: oneOf(QUANTIZE_TYPES),
+  quantization: oneOf(LOAD_TYPES),
+  doubleQuant: boolean,
   onProgress: functionValue,
   signal,
 }
@@ -153,6 +162,10 @@ export function nativeLoadOptions(path: string, options: LoadOptions): NativeLoa
   const { threads = 'auto', gpuLayers = 'auto', slidingWindow = 'auto' } = options
   // Read on every load, so that a test can force each table in turn, also inside a worker thread.
   const isa = process.env.MAESTRALE_ISA
+  const { quantization, doubleQuant = false } = options
+  if (doubleQuant && quantization !== 'nf4' && quantization !== 'fp4') {
+    outOfRange('doubleQuant', "false unless quantization is 'nf4' or 'fp4'", doubleQuant)
+  }
   return {
     path,
     device: options.device ?? 'auto',
@@ -165,7 +178,8 @@ export function nativeLoadOptions(path: string, options: LoadOptions): NativeLoa
     maxBatchTokens: options.maxBatchTokens ?? 512,
     maxQueue: options.maxQueue ?? 1024,
     gpuLayers: gpuLayers === 'auto' ? -1 : gpuLayers,
-    ...(options.quantization ? { quantization: options.quantization } : {}),
+    ...(quantization ? { quantization } : {}),
+    doubleQuant,
   }
 }
 

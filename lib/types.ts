@@ -64,8 +64,16 @@ export interface LoadOptions {
   maxBatchTokens?: number
   /** Requests that may wait; the next one fails with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number
-  /** Quantises the weights while they are loaded; memory is about that of the result. Default: as stored. */
-  quantization?: QuantizeType
+  /**
+   * Quantises the weights while they are loaded; memory is about that of the result. `'nf4'` and `'fp4'` are
+   * those of bitsandbytes and leave the embedding and the output matrix as stored. Default: as stored.
+   */
+  quantization?: QuantizeType | 'nf4' | 'fp4'
+  /**
+   * With `'nf4'` and `'fp4'`: rounds the scales to 8 bits as bitsandbytes does, for the same weights as there.
+   * It saves no memory here, where scales take 16 bits either way. Default `false`.
+   */
+  doubleQuant?: boolean
   /** Called while the model is downloaded (`'hf:...'`), and while it is read and repacked, with bytes. */
   onProgress?: (progress: LoadProgress) => void
   /** Stops the loading; the promise then rejects with the signal's reason. */

@@ -23,8 +23,9 @@ const COLUMNS = [
   ],
   ...['weight_gbs', 'limit_gmacs', 'percent_of_limit', 'mac_per_cycle'],
 ]
-// These multiply in binary32; all others in int8.
+// These multiply in binary32, those in int16 (half as many a cycle as int8); all others in int8.
 const FLOAT_TYPES = ['F32', 'F16', 'BF16']
+const TABLE_TYPES = ['NF4', 'FP4']
 
 const { values: options } = parseArgs({
   options: {
@@ -48,7 +49,9 @@ const names = header.split(',')
 const rows = lines.map((line) => {
   const row = Object.fromEntries(line.split(',').map((value, i) => [names[i], value]))
   // Either the arithmetic or reading the weights once takes this long at least.
-  const peak = FLOAT_TYPES.includes(row.type.toUpperCase()) ? limits.f32Gmacs : limits.int8Gmacs
+  const peak = FLOAT_TYPES.includes(row.type)
+    ? limits.f32Gmacs
+    : limits.int8Gmacs / (TABLE_TYPES.includes(row.type) ? 2 : 1)
   const perByte = Number(row.gmacs) / Number(row.weight_gbs)
   const limit = Math.min(peak, limits.readGBs * perByte)
   const percent = Math.round((100 * Number(row.gmacs)) / limit)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantising while loading: how long it takes, and the peak of memory against what the model holds afterwards.
 // Appends to bench/results/loading.csv.
-//   node bench/loading/quantized.mjs --model bf16.gguf [--types q4_k_m,q8_0] [--threads N]
+//   node bench/loading/quantized.mjs --model bf16.gguf [--types nf4,q4_k_m] [--threads N]
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -14,7 +14,7 @@ const COLUMNS = [...CONTEXT_COLUMNS, 'metric', 'unit', 'value', 'note']
 const { values: options } = parseArgs({
   options: {
     model: { type: 'string' },
-    types: { type: 'string', default: 'q4_k_m,q8_0' },
+    types: { type: 'string', default: 'nf4,q4_k_m,q8_0' },
     threads: { type: 'string', default: String(availableParallelism()) },
     out: { type: 'string', default: join(root, 'bench', 'results', 'loading.csv') },
   },

@@ -9,7 +9,7 @@ import { packageRoot } from '#addon'
 import { resolveModel } from '../hub/pull.js'
 import { HUB_PREFIX } from '../hub/reference.js'
 import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
-import { QUANTIZE_TYPES } from '../options.js'
+import { LOAD_TYPES } from '../options.js'
 import { interruptible, ProgressBar, UsageError } from './terminal.js'
 
 /** Stands for the model that ships with the package. */
@@ -67,6 +67,7 @@ export type LoadFlags = Pick<
   | 'maxSequences'
   | 'maxBatchTokens'
   | 'quantization'
+  | 'doubleQuant'
 > & { slidingWindow?: number | 'auto' | 'none'; adapter?: string; adapterScale?: number }
 
 export function addLoadOptions(command: Command): Command {
@@ -88,10 +89,9 @@ export function addLoadOptions(command: Command): Command {
       ]),
     )
     .addOption(
-      new Option('--quantization <type>', 'quantise the weights while loading').choices(
-        QUANTIZE_TYPES,
-      ),
+      new Option('--quantization <type>', 'quantise the weights while loading').choices(LOAD_TYPES),
     )
+    .option('--double-quant', 'with nf4 and fp4: round the scales to 8 bits')
     .option('--adapter <path>', 'a LoRA adapter to use: a PEFT directory or a GGUF file')
     .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
 }
@@ -182,6 +182,7 @@ async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Mo
         'maxSequences',
         'maxBatchTokens',
         'quantization',
+        'doubleQuant',
       ]),
       ...(slidingWindow === undefined
         ? {}

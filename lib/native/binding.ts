@@ -25,6 +25,7 @@ export interface NativeLoadOptions {
   gpuLayers: number
   /** What to quantise the weights to; absent: as stored. */
   quantization?: string
+  doubleQuant: boolean
 }
 
 export interface NativeRequest {

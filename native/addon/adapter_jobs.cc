@@ -36,7 +36,7 @@ class LoadAdapterJob final : public EngineJob {
  protected:
   void work(Engine& engine) override {
     facts_ = engine.load_adapter(options_.path, options_.name, options_.scale, [&] {
-      return open_base_weights(options_.base_path, options_.base_quantization);
+      return open_base_weights(options_.base_path, options_.base_quantization, options_.base_double_quant);
     });
   }
 

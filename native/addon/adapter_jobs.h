@@ -14,6 +14,7 @@ struct LoadAdapterOptions {
   std::string path, name;
   float scale = 1.0f;
   std::string base_path, base_quantization;  // of the model itself
+  bool base_double_quant = false;
 };
 
 // Promises of NativeAdapter and of nothing. The engine may be destroyed meanwhile, which ends the job.

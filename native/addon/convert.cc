@@ -214,6 +214,7 @@ OpenOptions to_open_options(const Napi::Object& js) {
   options.max_queue = std::max(0, integer<int32_t>(js, "maxQueue"));
   options.gpu_layers = integer<int32_t>(js, "gpuLayers");
   if (!js.Get("quantization").IsUndefined()) options.quantization = text(js, "quantization");
+  options.double_quant = js.Get("doubleQuant").ToBoolean();
   return options;
 }
 

@@ -180,7 +180,7 @@ Napi::Value ModelWrap::load_adapter(const Napi::CallbackInfo& info) {
     return maestrale::load_adapter(
         info.Env(), engine(),
         {info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value(), info[2].ToNumber().FloatValue(),
-         loaded_.opened.path, loaded_.opened.quantization});
+         loaded_.opened.path, loaded_.opened.quantization, loaded_.opened.double_quant});
   });
 }
 

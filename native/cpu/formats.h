@@ -7,6 +7,8 @@
 //   minimum<b>(unit)     integer minima of sub-block b, int32 per row (kHasMins)
 #pragma once
 
+#include <cstdint>
+
 #include "cpu/panel_layout.h"
 
 namespace maestrale {
@@ -188,6 +190,49 @@ struct FormatIQ4_NL : PanelIQ4_NL {
     return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + kCodes));
   }
 };
+
+// 16-bit table values. A weight is table()[code] * kStep * stored scale.
+//
+//   pairs<j>(table, line)   elements 8l + 2j and 8l + 2j + 1 of line l: 16 rows x 2 values of 16 bits
+//
+// The largest integers differ since these represent the tables best: FP4 is exact with multiples of 192, NF4
+// to a relative error of 8e-5.
+template <FourBitType kType>
+inline constexpr int kLargest16 = kType == FourBitType::kNF4 ? 4075 : 4032;
+
+struct Table16 {
+  int16_t values[16];
+};
+
+template <FourBitType kType>
+constexpr Table16 table_of_16_bits() {
+  Table16 table{};
+  for (size_t i = 0; i < 16; ++i) {
+    const float value = four_bit_table(kType)[i] * float(kLargest16<kType>);
+    table.values[i] = int16_t(value < 0 ? value - 0.5f : value + 0.5f);
+  }
+  return table;
+}
+
+template <class V, FourBitType kType>
+struct FormatFourBit : PanelFourBit<kType> {
+  static_assert(kLargest16<kType> <= kMaxTable16);
+  static constexpr float kStep = 1.0f / (float(kLargest16<kType>) * kFourBitScaleFactor);
+  static constexpr Table16 kTable = table_of_16_bits<kType>();
+
+  static typename V::Halves table() { return V::halves16(kTable.values); }
+  template <int j>
+  static typename V::I pairs(typename V::Halves table, typename V::I line) {
+    if constexpr (j == 0)
+      return V::lookup_halves(table, line);
+    else
+      return V::lookup_halves(table, V::template shr<4 * j>(line));
+  }
+};
+template <class V>
+using FormatNF4 = FormatFourBit<V, FourBitType::kNF4>;
+template <class V>
+using FormatFP4 = FormatFourBit<V, FourBitType::kFP4>;
 
 // Floating point: element<e>(unit) is one element of 16 rows.
 template <class V>

@@ -9,6 +9,7 @@
 //                     f = fma(fma(-T, dmin_w, S * d_w), d_x, f)
 // 32-element blocks:  f = fma(sum_e (code[e] - offset) * q[e], d_w * d_x, f);
 //                     with minima f = fma(sum_e q[e], m_w * d_x, f)
+// 64-element tables:  f = fma(sum_e table[code[e]] * q[e], d_w * (d_x * step), f)
 // floating point:     f = fma(w[e], x[e], f)
 #pragma once
 
@@ -66,6 +67,8 @@ struct Tile {
         float_unit(w, x, u, prefetch, f);
       else if constexpr (Fmt::kItems == 256)
         super_block(w, x, u, prefetch, f);
+      else if constexpr (Fmt::kItems == 128)
+        table_pair(w, x, u, prefetch, f);
       else
         block_pair(w, x, u, prefetch, f);
     }
@@ -181,6 +184,37 @@ struct Tile {
     constexpr int kShift = Fmt::kOffset == 8 ? 3 : Fmt::kOffset == 16 ? 4 : 7;
     static_assert(Fmt::kOffset == 0 || Fmt::kOffset == 1 << kShift);
     return V::sub_i(V::zero_i(), V::template shl<kShift>(V::broadcast4(a->sum + b)));
+  }
+
+  // Two blocks of table indices times 16-bit activations. Few outputs take several sums each, since a dot
+  // product takes longer than the next one would have to wait.
+  [[gnu::always_inline]] static void table_pair(const std::byte* unit, const std::byte* const (&x)[C],
+                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
+    constexpr int kChains = C >= 8 ? 1 : C >= 4 ? 2 : 4;
+    const typename V::Halves table = Fmt::table();
+    const Activation128* a[C];
+    for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation128*>(x[c]) + u;
+    unroll<2>([&]<int b>() __attribute__((always_inline)) {
+      prefetch.advance<V>();
+      I dot[kChains][C];
+      for (int chain = 0; chain < kChains; ++chain)
+        for (int c = 0; c < C; ++c) dot[chain][c] = V::zero_i();
+      unroll<8>([&]<int l>() __attribute__((always_inline)) {
+        const I line = V::line(unit + Fmt::kCodes + 64 * (8 * b + l));
+        unroll<4>([&]<int j>() __attribute__((always_inline)) {
+          const I weight = Fmt::template pairs<j>(table, line);
+          for (int c = 0; c < C; ++c)
+            dot[j % kChains][c] =
+                V::dot2(dot[j % kChains][c], weight, V::broadcast4(a[c]->q + 64 * b + 8 * l + 2 * j));
+        });
+      });
+      const F d = V::load_f16(unit + Fmt::kD + 32 * b);
+      for (int c = 0; c < C; ++c) {
+        I sum = dot[0][c];
+        for (int chain = 1; chain < kChains; ++chain) sum = V::add_i(sum, dot[chain][c]);
+        f[c] = V::fma(V::to_float(sum), V::mul(d, V::set1(a[c]->d[b] * Fmt::kStep)), f[c]);
+      }
+    });
   }
 
   [[gnu::always_inline]] static void float_unit(const std::byte* unit, const std::byte* const (&x)[C],

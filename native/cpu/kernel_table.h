@@ -31,8 +31,11 @@ constexpr Kernels make_kernels(const char* name) {
   k.gemm[int(QuantType::kQ6_K)] = gemm<V, FormatQ6_K<V>>;
   k.gemm[int(QuantType::kIQ4_NL)] = gemm<V, FormatIQ4_NL<V>>;
   k.gemm[int(QuantType::kIQ4_XS)] = gemm<V, FormatIQ4_XS<V>>;
+  k.gemm[int(QuantType::kNF4)] = gemm<V, FormatNF4<V>>;
+  k.gemm[int(QuantType::kFP4)] = gemm<V, FormatFP4<V>>;
   k.quantize_q256 = quantize_q256<V>;
   k.quantize_q64 = quantize_q64<V>;
+  k.quantize_q128 = quantize_q128<V>;
   k.rms_norm = rms_norm<V>;
   k.swiglu = swiglu<V>;
   k.rope = rope<V>;

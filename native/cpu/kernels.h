@@ -71,10 +71,12 @@ struct Kernels {
   const char* name;
   GemmKernel gemm[31];  // by QuantType; null where no such type
 
-  // Quantises `cols` floats; cols must be a multiple of 256 (q256) or 32 (q64, padded to 64 with zeros).
+  // Quantises `cols` floats; cols must be a multiple of 256 (q256), 32 (q64, padded to 64 with zeros) or 64
+  // (q128, padded to 128).
   // A value that is not finite makes the row's scales NaN.
   void (*quantize_q256)(const float* x, int64_t cols, std::byte* out);
   void (*quantize_q64)(const float* x, int64_t cols, std::byte* out);
+  void (*quantize_q128)(const float* x, int64_t cols, std::byte* out);
 
   // out = x / sqrt(mean(x^2) + eps) * weight
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t cols, float* out);

@@ -10,6 +10,8 @@ namespace {
 int64_t q256_stride(int64_t cols) { return (cols + 255) / 256 * int64_t(sizeof(Activation256)) + 64; }
 int64_t q64_stride(int64_t cols) { return (cols + 63) / 64 * int64_t(sizeof(Activation64)) + 64; }
 
+int64_t q128_stride(int64_t cols) { return (cols + 127) / 128 * int64_t(sizeof(Activation128)) + 64; }
+
 int64_t panels_of(const Matrix& weight) { return (weight.rows + kPanelRows - 1) / kPanelRows; }
 
 const std::byte* panel_at(const Matrix& weight, int64_t panel) {
@@ -29,17 +31,19 @@ int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
 }  // namespace
 
 void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const> weights) {
-  use_q256_ = use_q64_ = false;
+  use_q256_ = use_q64_ = use_q128_ = false;
   for (const Matrix* weight : weights) {
     use_q256_ |= activation_form(weight->type) == ActivationForm::kQ256;
     use_q64_ |= activation_form(weight->type) == ActivationForm::kQ64;
+    use_q128_ |= activation_form(weight->type) == ActivationForm::kQ128;
   }
   if (use_q256_) grow(q256_, uint64_t(n_rows * q256_stride(x.cols)));
   if (use_q64_) grow(q64_, uint64_t(n_rows * q64_stride(x.cols)));
+  if (use_q128_) grow(q128_, uint64_t(n_rows * q128_stride(x.cols)));
 }
 
 void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
-  if (!use_q256_ && !use_q64_) return;
+  if (!use_q256_ && !use_q64_ && !use_q128_) return;
   // A single row is split along its columns instead, in whole units.
   const int64_t piece = n_rows > 1 ? x.cols : 1024;
   const int64_t pieces = (x.cols + piece - 1) / piece;
@@ -55,6 +59,10 @@ void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
       if (use_q64_)
         kernels_.quantize_q64(
             source, cols, q64_.data() + row * q64_stride(x.cols) + col / 64 * int64_t(sizeof(Activation64)));
+      if (use_q128_)
+        kernels_.quantize_q128(
+            source, cols,
+            q128_.data() + row * q128_stride(x.cols) + col / 128 * int64_t(sizeof(Activation128)));
     }
   });
   pool_.barrier();
@@ -64,6 +72,7 @@ CpuMatmul::Activations CpuMatmul::activations(Tensor x, QuantType type) const {
   switch (activation_form(type)) {
     case ActivationForm::kQ256: return {q256_.data(), q256_stride(x.cols)};
     case ActivationForm::kQ64: return {q64_.data(), q64_stride(x.cols)};
+    case ActivationForm::kQ128: return {q128_.data(), q128_stride(x.cols)};
     case ActivationForm::kFloat: break;
   }
   return {reinterpret_cast<const std::byte*>(x.data), x.cols * int64_t(sizeof(float))};

@@ -42,8 +42,8 @@ class CpuMatmul {
   ThreadPool& pool_;
   const Kernels& kernels_;
   const std::atomic<bool>* interrupt_ = nullptr;
-  bool use_q256_ = false, use_q64_ = false;
-  Buffer q256_, q64_;
+  bool use_q256_ = false, use_q64_ = false, use_q128_ = false;
+  Buffer q256_, q64_, q128_;
   Buffer swiglu_scratch_;  // per thread: gate and up of one piece
 };
 

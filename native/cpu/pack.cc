@@ -30,7 +30,7 @@ void store(void* p, V v) {
 }
 
 // ---- images ----------------------------------------------------------------------------------------
-// A unit is a header of f16 scales (or one f32), lines of 16 bytes and lines of 16 words, in this order.
+// A unit is a header of 16-bit scales (or one f32), lines of 16 bytes and lines of 16 words, in this order.
 template <class P>
 struct Shape {
   static constexpr int kWordsAt = [] {
@@ -186,6 +186,23 @@ void to_image(const BlockIQ4_XS& block, Image<P>& image) {
   for (int p = 0; p < 4; ++p) pair_nibbles(block.qs + 32 * p, block.qs + 32 * p + 16, image.words + 32 * p);
 }
 
+// The two blocks of a 128-element unit: bytes of two codes, the first one in the high nibble, four to a word
+// whose halves collect the first and the second codes.
+template <class P, FourBitType kType>
+void to_image(const BlockFourBit<kType>& first, const BlockFourBit<kType>& second, Image<P>& image) {
+  const auto gather_nibbles = [](uint32_t bytes) {  // the low nibbles of 4 bytes
+    const uint32_t pairs = (bytes | bytes >> 4) & 0x00ff00ffu;
+    return (pairs | pairs >> 8) & 0xffffu;
+  };
+  for (int l = 0; l < 16; ++l) {
+    uint32_t bytes;
+    std::memcpy(&bytes, (l < 8 ? first : second).codes + 4 * (l % 8), 4);
+    const uint32_t word = gather_nibbles((bytes >> 4) & 0x0f0f0f0fu) | gather_nibbles(bytes & 0x0f0f0f0fu)
+                                                                           << 16;
+    std::memcpy(image.words + 4 * l, &word, 4);
+  }
+}
+
 // The two blocks of a 64-element unit.
 template <class P, class B>
 void to_image(const B& first, const B& second, Image<P>& image) {
@@ -252,15 +269,17 @@ void transpose_bytes(const void* rows, size_t stride, int n, std::byte* lines) {
 // ---- panels ----------------------------------------------------------------------------------------
 template <class P>
 void put_header(const typename P::Block& block, int b, int r, std::byte* unit) {
-  const auto put_f16 = [&](int field, uint16_t half) {
+  const auto put_half = [&](int field, uint16_t half) {
     std::memcpy(unit + field + 2 * (kPanelRows * b + r), &half, 2);
   };
-  if constexpr (P::kItems == 64) {
-    put_f16(P::kD, block.d);
-    if constexpr (P::kHasMins) put_f16(P::kM, block.m);
+  if constexpr (P::kItems == 128) {
+    put_half(P::kD, f32_to_f16(block.absmax * kFourBitScaleFactor));
+  } else if constexpr (P::kItems == 64) {
+    put_half(P::kD, block.d);
+    if constexpr (P::kHasMins) put_half(P::kM, block.m);
   } else if constexpr (P::kHasMins) {
-    put_f16(P::kD, block.d);
-    put_f16(P::kDmin, block.dmin);
+    put_half(P::kD, block.d);
+    put_half(P::kDmin, block.dmin);
   } else {
     const float d = f16_to_f32(block.d);
     std::memcpy(unit + P::kD + 4 * r, &d, 4);

@@ -8,6 +8,8 @@
 //   2-bit plane:                         bits 2 (s % 4)                       of line  (s / 4) * lines + j
 //   1-bit plane of Q3_K:                 bit s % 8                            of line  (s / 8) * lines + j
 //   fifth bits (Q5), 8 lines a block:    bit 2 (j % 4) + s % 2                of line  (s / 2) * 2 + j / 4
+//   nibbles of NF4 and FP4:              element 8l + 2j + h at bits 16h + 4j of lane r of line l, so that a
+//                                        shift leaves two neighbours in the low bits of the two halves
 //
 // Scales are stored per unit and row next to the codes, integer scales and minima unpacked only as
 // far as bandwidth allows. All offsets are in bytes; every unit is a multiple of 64 bytes.
@@ -115,6 +117,18 @@ struct PanelQ8_0 {
   static constexpr int kD = 0, kCodes = 64 /* bytes */, kBytes = 1088;
 };
 
+// ---- 128-element units: two blocks of 64 codes, scales [block][row], 256 absmax in f16 -------------------
+// The factor keeps all scales of up to kLargestFourBitScale that matter clear of f16's subnormal numbers.
+inline constexpr float kFourBitScaleFactor = 256.0f;
+template <FourBitType kType>
+struct PanelFourBit {
+  using Block = BlockFourBit<kType>;
+  static constexpr int kItems = 128;
+  static constexpr int kD = 0, kCodes = 64, kBytes = 1088;
+};
+using PanelNF4 = PanelFourBit<FourBitType::kNF4>;
+using PanelFP4 = PanelFourBit<FourBitType::kFP4>;
+
 // ---- floating point: element e of row r; units are short since a LoRA matrix may have 16 columns --
 struct PanelF32 {  // float 16 e + r
   static constexpr int kItems = 16, kBytes = 1024;
@@ -150,8 +164,19 @@ struct alignas(16) Activation64 {
 };
 static_assert(sizeof(Activation64) == 80);
 
+// For 128-element units: x[e] ~ d[e / 64] * q[e], with |q| <= kMaxQ16. 64 products with the table's integers,
+// at most kMaxTable16, sum up to less than 2^31.
+inline constexpr int kMaxQ16 = 8191;
+inline constexpr int kMaxTable16 = 4095;
+static_assert(int64_t{64} * kMaxQ16 * kMaxTable16 <= INT32_MAX);
+struct alignas(16) Activation128 {
+  int16_t q[128];
+  float d[2];
+};
+static_assert(sizeof(Activation128) == 272);
+
 // Which form of the activations a weight type multiplies with.
-enum class ActivationForm { kFloat, kQ256, kQ64 };
+enum class ActivationForm { kFloat, kQ256, kQ64, kQ128 };
 
 constexpr ActivationForm activation_form(QuantType type) {
   switch (type) {
@@ -164,6 +189,8 @@ constexpr ActivationForm activation_form(QuantType type) {
     case QuantType::kQ5_K:
     case QuantType::kQ6_K:
     case QuantType::kIQ4_XS: return ActivationForm::kQ256;
+    case QuantType::kNF4:
+    case QuantType::kFP4: return ActivationForm::kQ128;
     default: return ActivationForm::kQ64;
   }
 }
@@ -186,6 +213,8 @@ constexpr decltype(auto) visit_panel(QuantType type, Visitor&& visit) {
     case QuantType::kQ6_K: return visit.template operator()<PanelQ6_K>();
     case QuantType::kIQ4_NL: return visit.template operator()<PanelIQ4_NL>();
     case QuantType::kIQ4_XS: return visit.template operator()<PanelIQ4_XS>();
+    case QuantType::kNF4: return visit.template operator()<PanelNF4>();
+    case QuantType::kFP4: return visit.template operator()<PanelFP4>();
     case QuantType::kF32: break;
   }
   return visit.template operator()<PanelF32>();

@@ -24,6 +24,9 @@ struct V {
   struct I {
     __m256i lo, hi;
   };
+  struct Halves {  // the low and the high bytes of 16 x int16, in either half of a register
+    __m256i low, high;
+  };
   static constexpr int kTileRows = 4;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -111,6 +114,9 @@ struct V {
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128((__m128i*)p, bytes);
   }
+  static void store_s16(void* p, I x) {
+    _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.lo, x.hi), 0xd8));
+  }
   static I add_i(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
   static I sub_i(I a, I b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
   static I mul_i(I a, I b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
@@ -160,9 +166,27 @@ struct V {
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
     return {t, t};
   }
+  static Halves halves16(const int16_t* p) {
+    const __m128i low = _mm_and_si128(_mm_loadu_si128((const __m128i*)p), _mm_set1_epi16(0xff));
+    const __m128i also_low = _mm_and_si128(_mm_loadu_si128((const __m128i*)p + 1), _mm_set1_epi16(0xff));
+    const __m128i high = _mm_srli_epi16(_mm_loadu_si128((const __m128i*)p), 8);
+    const __m128i also_high = _mm_srli_epi16(_mm_loadu_si128((const __m128i*)p + 1), 8);
+    return {_mm256_broadcastsi128_si256(_mm_packus_epi16(low, also_low)),
+            _mm256_broadcastsi128_si256(_mm_packus_epi16(high, also_high))};
+  }
+  static I lookup_halves(Halves table, I index) {
+    return {lookup_half(table, index.lo), lookup_half(table, index.hi)};
+  }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:
+  // Bytes whose index has the top bit set become 0.
+  static __m256i lookup_half(Halves table, __m256i index) {
+    index = _mm256_and_si256(index, _mm256_set1_epi16(15));
+    const __m256i even = _mm256_or_si256(index, _mm256_set1_epi16(int16_t(0x8000)));
+    const __m256i odd = _mm256_or_si256(_mm256_slli_epi16(index, 8), _mm256_set1_epi16(0x80));
+    return _mm256_or_si256(_mm256_shuffle_epi8(table.low, even), _mm256_shuffle_epi8(table.high, odd));
+  }
   template <bool kWide>
   static __m256i dot4_half(__m256i acc, __m256i u8, __m256i s8) {
 #ifdef MAESTRALE_AVXVNNI

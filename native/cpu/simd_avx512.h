@@ -11,8 +11,9 @@
 namespace maestrale::simd_avx512 {
 
 struct V {
-  using F = __m512;   // 16 x float
-  using I = __m512i;  // 16 x int32, or 64 bytes
+  using F = __m512;        // 16 x float
+  using I = __m512i;       // 16 x int32, or 64 bytes
+  using Halves = __m512i;  // 16 x int16, twice: the lookup takes 5 bits of an index
   static constexpr int kTileRows = 8;
 
   static F zero() { return _mm512_setzero_ps(); }
@@ -64,6 +65,7 @@ struct V {
   static I load_u8(const void* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
   static I load_s8(const void* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
   static void store_s8(void* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
+  static void store_s16(void* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(x)); }
   static I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
   static I sub_i(I a, I b) { return _mm512_sub_epi32(a, b); }
   static I mul_i(I a, I b) { return _mm512_mullo_epi32(a, b); }
@@ -100,6 +102,10 @@ struct V {
   static I dot2(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
   static I lookup16(I table, I index) { return _mm512_shuffle_epi8(table, index); }
   static I table16(const uint8_t* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
+  static Halves halves16(const int16_t* p) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)p));
+  }
+  static I lookup_halves(Halves table, I index) { return _mm512_permutexvar_epi16(index, table); }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:

@@ -24,6 +24,9 @@ struct V {
   struct I {
     int32x4_t q0, q1, q2, q3;
   };
+  struct Halves {  // the low and the high bytes of 16 x int16
+    uint8x16_t low, high;
+  };
   // 16 sums, 4 codes and an activation fill 21 of the 32 registers.
   static constexpr int kTileRows = 4;
 
@@ -121,6 +124,10 @@ struct V {
     const int16x8_t a = vmovn_high_s32(vmovn_s32(x.q0), x.q1), b = vmovn_high_s32(vmovn_s32(x.q2), x.q3);
     vst1q_s8((int8_t*)p, vmovn_high_s16(vmovn_s16(a), b));
   }
+  static void store_s16(void* p, I x) {
+    vst1q_s16((int16_t*)p, vmovn_high_s32(vmovn_s32(x.q0), x.q1));
+    vst1q_s16((int16_t*)p + 8, vmovn_high_s32(vmovn_s32(x.q2), x.q3));
+  }
   static I add_i(I a, I b) { return map<vaddq_s32, I>(a, b); }
   static I sub_i(I a, I b) { return map<vsubq_s32, I>(a, b); }
   static I mul_i(I a, I b) { return map<vmulq_s32, I>(a, b); }
@@ -163,6 +170,14 @@ struct V {
     const int32x4_t t = vreinterpretq_s32_u8(vld1q_u8(p));
     return {t, t, t, t};
   }
+  static Halves halves16(const int16_t* p) {
+    const uint8x16x2_t bytes = vld2q_u8((const uint8_t*)p);
+    return {bytes.val[0], bytes.val[1]};
+  }
+  static I lookup_halves(Halves table, I index) {
+    return {lookup_halves_quad(table, index.q0), lookup_halves_quad(table, index.q1),
+            lookup_halves_quad(table, index.q2), lookup_halves_quad(table, index.q3)};
+  }
   static void prefetch(const void* p) { asm volatile("prfm pldl2keep, %0" : : "Q"(*(const char*)p)); }
 
  private:
@@ -192,6 +207,13 @@ struct V {
   }
   static int32x4_t lookup_quad(int32x4_t table, int32x4_t index) {
     return vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(table), vreinterpretq_u8_s32(index)));
+  }
+  // Bytes whose index is beyond the table become 0.
+  static int32x4_t lookup_halves_quad(Halves table, int32x4_t index) {
+    const uint16x8_t codes = vandq_u16(vreinterpretq_u16_s32(index), vdupq_n_u16(15));
+    const uint8x16_t even = vreinterpretq_u8_u16(vorrq_u16(codes, vdupq_n_u16(0xff00)));
+    const uint8x16_t odd = vreinterpretq_u8_u16(vorrq_u16(vshlq_n_u16(codes, 8), vdupq_n_u16(0xff)));
+    return vreinterpretq_s32_u8(vorrq_u8(vqtbl1q_u8(table.low, even), vqtbl1q_u8(table.high, odd)));
   }
   static int32x4_t dot2_quad(int32x4_t acc, int32x4_t a, int32x4_t b) {
     const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);

@@ -20,6 +20,9 @@ struct V {
   struct I {  // 16 int32, little endian, also seen as 64 bytes
     int32_t v[16];
   };
+  struct Halves {  // 16 signed 16-bit integers
+    int16_t v[16];
+  };
   // Shape of the matmul tile: panels of 16 weight rows times activation rows.
   static constexpr int kTileRows = 2;
 
@@ -114,6 +117,10 @@ struct V {
   static void store_s8(void* p, I x) {
     for (int i = 0; i < 16; ++i) ((int8_t*)p)[i] = int8_t(x.v[i]);
   }
+  // Values must be within int16.
+  static void store_s16(void* p, I x) {
+    for (int i = 0; i < 16; ++i) ((int16_t*)p)[i] = int16_t(x.v[i]);
+  }
   static I add_i(I a, I b) {
     return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i])); });
   }
@@ -200,6 +207,18 @@ struct V {
     I x;
     for (int i = 0; i < 4; ++i) std::memcpy(x.v + 4 * i, p, 16);
     return x;
+  }
+  static Halves halves16(const int16_t* p) {
+    Halves x;
+    std::memcpy(x.v, p, 32);
+    return x;
+  }
+  // Each half of every lane replaced by table[its 4 low bits]; the other bits do not count.
+  static I lookup_halves(Halves table, I index) {
+    return map_i([&](int i) {
+      const uint32_t x = uint32_t(index.v[i]);
+      return int32_t(uint32_t(uint16_t(table.v[x & 15])) | uint32_t(table.v[(x >> 16) & 15]) << 16);
+    });
   }
   // Assembly in the other files: GCC takes a function that only prefetches for pure and drops its calls.
   static void prefetch(const void*) {}

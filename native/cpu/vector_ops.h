@@ -125,6 +125,31 @@ void quantize_q64(const float* x, int64_t cols, std::byte* out) {
     }
 }
 
+// The same in 16 bits: q = nearest(x * kMaxQ16 / max|x|).
+template <class V>
+float quantize_i16(const float* x, int64_t n, int16_t* q) {
+  float poison;
+  const float largest = absolute_maximum<V>(x, n, poison);
+  const auto factor = V::set1(largest > kSmallestMaximum ? float(kMaxQ16) / largest : 0.0f);
+  for (int64_t i = 0; i < n; i += 16) V::store_s16(q + i, V::round(V::mul(V::load(x + i), factor)));
+  return largest / float(kMaxQ16) + poison;
+}
+
+template <class V>
+void quantize_q128(const float* x, int64_t cols, std::byte* out) {
+  auto* pair = reinterpret_cast<Activation128*>(out);
+  for (int64_t i = 0; i < cols; i += 128, ++pair)
+    for (int b = 0; b < 2; ++b) {
+      int16_t* q = pair->q + 64 * b;
+      if (i + 64 * b < cols) {
+        pair->d[b] = quantize_i16<V>(x + i + 64 * b, 64, q);
+      } else {
+        for (int e = 0; e < 64; ++e) q[e] = 0;
+        pair->d[b] = 0.0f;
+      }
+    }
+}
+
 template <class V>
 void rms_norm(const float* x, const float* weight, float eps, int64_t cols, float* out) {
   auto squares = V::zero();

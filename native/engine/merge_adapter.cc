@@ -13,7 +13,7 @@ namespace maestrale {
 
 WrittenModel merge_adapter(const std::string& in, const std::string& out, const MergeOptions& options,
                            const LoadCallbacks& callbacks) {
-  const QuantMix* mix = options.type.empty() ? nullptr : &quant_mix(options.type);
+  const QuantMix* mix = options.type.empty() ? nullptr : &gguf_mix(options.type);
   const std::unique_ptr<const ModelSource> source = open_to_rewrite(in, out);
   const AdapterFile adapter = read_adapter_file(options.adapter, source->config());
   const MergedWeights merged(source->weights(), adapter, options.scale);

@@ -40,11 +40,11 @@ class GgufSource final : public ModelSource {
 
 class HfSource final : public ModelSource {
  public:
-  explicit HfSource(const std::string& directory) : shards_(directory) {
+  HfSource(const std::string& directory, bool dequantize) : shards_(directory) {
     const HfConfig config = read_hf_config(directory);
     config_ = config.model;
     vocab_ = vocab_from_hf(directory, config.model.vocab_size);
-    weights_ = std::make_unique<HfWeights>(shards_, config);
+    weights_ = std::make_unique<HfWeights>(shards_, config, dequantize);
   }
   uint64_t bytes() const override { return shards_.bytes(); }
   bool contains(const std::string& path) const override {
@@ -72,8 +72,8 @@ bool is_model_directory(const std::string& path) {
   return std::filesystem::is_directory(path, ignored);
 }
 
-std::unique_ptr<const ModelSource> open_model_source(const std::string& path) {
-  if (is_model_directory(path)) return std::make_unique<HfSource>(path);
+std::unique_ptr<const ModelSource> open_model_source(const std::string& path, bool dequantize) {
+  if (is_model_directory(path)) return std::make_unique<HfSource>(path, dequantize);
   return std::make_unique<GgufSource>(path);
 }
 

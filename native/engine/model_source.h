@@ -36,7 +36,8 @@ class ModelSource {
 
 // Opens a GGUF file or a Hugging Face directory and reads all but the weights. Throws Error{kModelFormat,
 // kModelUnsupported, kInvalidArg}; packed files are none of the forms.
-std::unique_ptr<const ModelSource> open_model_source(const std::string& path);
+// `dequantize` as for HfWeights.
+std::unique_ptr<const ModelSource> open_model_source(const std::string& path, bool dequantize = false);
 
 // Whether `path` is a directory; what cannot be examined is opened as a file, which says why.
 bool is_model_directory(const std::string& path);

@@ -91,7 +91,8 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
   if (!options.quantization.empty()) {
     OpenOptions as_stored = options;
     as_stored.quantization.clear();
-    const QuantizedWeights quantized(weights, quant_mix(options.quantization), opened.config);
+    const QuantizedWeights quantized(weights, quant_mix(options.quantization), opened.config,
+                                     options.double_quant);
     return load_weights(quantized, size, as_stored, callbacks, opened);
   }
   finish_config(opened.config, opened.vocab, options);
@@ -121,7 +122,12 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
 }
 
 Opened open_unpacked(const OpenOptions& options, const LoadCallbacks& callbacks) {
-  const std::unique_ptr<const ModelSource> source = open_model_source(options.path);
+  const bool cuda = wants_cuda(options);
+  if (cuda && !options.quantization.empty() && !is_gguf_type(quant_mix(options.quantization).base))
+    throw Error(ErrorCode::kDevice, "quantization '" + options.quantization +
+                                        "' runs on the CPU only; device '" + options.device +
+                                        "' has q4_k and the other types of GGUF");
+  const std::unique_ptr<const ModelSource> source = open_model_source(options.path, /* dequantize */ cuda);
   Opened opened{source->config(), source->vocab(), {}, nullptr};
   load_weights(source->weights(), source->bytes(), options, callbacks, opened);
   return opened;
@@ -145,6 +151,7 @@ OpenedModel open_on_device(const OpenOptions& options, const LoadCallbacks& call
   opened.config = std::move(parts.config);
   opened.path = options.path;
   opened.quantization = options.quantization;
+  opened.double_quant = options.double_quant;
   const ModelConfig& config = opened.config;
   const std::unique_ptr<Model>& model = parts.model;
 
@@ -205,20 +212,20 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
   return opened;
 }
 
-std::shared_ptr<const WeightStore> open_base_weights(const std::string& path,
-                                                     const std::string& quantization) {
+std::shared_ptr<const WeightStore> open_base_weights(const std::string& path, const std::string& quantization,
+                                                     bool double_quant) {
   if (!is_model_directory(path) && PackedFile::has_magic(MappedFile(path)))
     throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" + path +
                                          "' does not have; load the file it was made from");
   const std::shared_ptr<const ModelSource> source = open_model_source(path);
   if (quantization.empty()) return {source, &source->weights()};
   struct Quantized {
-    Quantized(std::shared_ptr<const ModelSource> inner, const QuantMix& mix)
-        : source(std::move(inner)), weights(source->weights(), mix, source->config()) {}
+    Quantized(std::shared_ptr<const ModelSource> inner, const QuantMix& mix, bool double_quant)
+        : source(std::move(inner)), weights(source->weights(), mix, source->config(), double_quant) {}
     const std::shared_ptr<const ModelSource> source;
     const QuantizedWeights weights;
   };
-  const auto opened = std::make_shared<const Quantized>(source, quant_mix(quantization));
+  const auto opened = std::make_shared<const Quantized>(source, quant_mix(quantization), double_quant);
   return {opened, &opened->weights};
 }
 

@@ -23,8 +23,9 @@ struct OpenOptions {
   int32_t max_sequences = 16;
   int32_t max_batch_tokens = 512;
   int32_t max_queue = 1024;
-  int32_t gpu_layers = -1;   // -1: as many as fit
-  std::string quantization;  // name of a QuantMix to quantise to; "": as stored
+  int32_t gpu_layers = -1;    // -1: as many as fit
+  std::string quantization;   // name of a QuantMix to quantise to; "": as stored
+  bool double_quant = false;  // see QuantizedWeights
 };
 
 // What the file says about itself, kept after it is closed.
@@ -40,6 +41,7 @@ struct OpenedModel {
   ModelConfig config;
   FileFacts facts;
   std::string path, quantization;  // as they were given
+  bool double_quant = false;       // likewise
   std::string device_reason;       // why device 'auto' is the CPU; empty when it is not or was not asked for
 };
 
@@ -48,9 +50,10 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 
 // The weights of the file at `path`, opened once more, which the result keeps open. Throws Error{kAdapter}
 // when their rows cannot be read: a packed file has them in another order only.
-// `quantization` as it was when the model was loaded.
+// `quantization` and `double_quant` as they were when the model was loaded.
 std::shared_ptr<const WeightStore> open_base_weights(const std::string& path,
-                                                     const std::string& quantization = "");
+                                                     const std::string& quantization = "",
+                                                     bool double_quant = false);
 
 // The tokenizer alone, also from a file that holds nothing but a vocabulary. Throws Error.
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path);

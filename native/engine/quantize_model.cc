@@ -16,10 +16,17 @@ void write_quantization(uint32_t file_type, GgufMetadata& metadata) {
   metadata.erase_prefix("quantize.imatrix.");           // how the source was quantised
 }
 
+const QuantMix& gguf_mix(const std::string& name) {
+  const QuantMix& mix = quant_mix(name);
+  if (!is_gguf_type(mix.base))
+    throw Error(ErrorCode::kInvalidArg, "GGUF files cannot hold '" + name + "', which is for loading only");
+  return mix;
+}
+
 std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out) {
   if (!is_model_directory(in) && PackedFile::has_magic(MappedFile(in)))
     throw Error(ErrorCode::kInvalidArg, "'" + in + "' is a packed file; take the file it was made from");
-  std::unique_ptr<const ModelSource> source = open_model_source(in);
+  std::unique_ptr<const ModelSource> source = open_model_source(in, /* dequantize */ true);
   if (source->contains(out))
     throw Error(ErrorCode::kInvalidArg, "'" + out + "' is a file of the model that is to be read");
   return source;
@@ -27,7 +34,7 @@ std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const 
 
 WrittenModel quantize_model(const std::string& in, const std::string& out, const QuantizeOptions& options,
                             const LoadCallbacks& callbacks) {
-  const QuantMix& mix = quant_mix(options.type);
+  const QuantMix& mix = gguf_mix(options.type);
   const std::unique_ptr<const ModelSource> source = open_to_rewrite(in, out);
   ModelConfig config = source->config();
   if (options.sliding_window >= 0) config.sliding_window = options.sliding_window;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/model_source.h"
+#include "model/quant_mix.h"
 #include "model/write_gguf.h"
 
 namespace maestrale {
@@ -24,8 +25,12 @@ struct QuantizeOptions {
 WrittenModel quantize_model(const std::string& in, const std::string& out, const QuantizeOptions& options,
                             const LoadCallbacks& callbacks);
 
-// The model at `in`, to be written anew to `out`. Throws as open_model_source() does, Error{kInvalidArg} for
-// a packed file and when `out` is a file of the model.
+// The mix of that name. Throws Error{kInvalidArg} when there is none and when GGUF files cannot hold its
+// type.
+const QuantMix& gguf_mix(const std::string& name);
+
+// The model at `in`, to be written anew to `out`: 4-bit matrices of bitsandbytes as what they were. Throws as
+// open_model_source() does, Error{kInvalidArg} for a packed file and when `out` is a file of the model.
 std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out);
 
 // Sets what a file says about how its weights are stored, and drops what no longer holds.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -162,14 +163,61 @@ FourBitMatrix read_four_bit(const MappedFile& file, const SafetensorsFile& heade
   return matrix;
 }
 
+namespace {
+
+void check_rows(const MatrixSource& source, int64_t first_row, int64_t n_rows) {
+  if (first_row < 0 || n_rows < 0 || first_row > source.rows || n_rows > source.rows - first_row)
+    throw Error(ErrorCode::kInternal, "rows " + std::to_string(first_row) + " to " +
+                                          std::to_string(first_row + n_rows) + " were asked of a matrix of " +
+                                          std::to_string(source.rows));
+}
+
+constexpr QuantType block_type(FourBitType type) {
+  return type == FourBitType::kNF4 ? QuantType::kNF4 : QuantType::kFP4;
+}
+
+// Codes and scales as they are, side by side. Larger blocks of the file become several of ours.
+class FourBitBlocks final : public MatrixSource {
+ public:
+  FourBitBlocks(const MappedFile& file, FourBitMatrix matrix)
+      : MatrixSource(block_type(matrix.type), matrix.rows, matrix.cols),
+        file_(file),
+        matrix_(std::move(matrix)) {}
+
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
+    check_rows(*this, first_row, n_rows);
+    const size_t row_codes = size_t(cols / 2), block_codes = kFourBitBlock / 2;
+    const int64_t blocks = cols / kFourBitBlock, shared = matrix_.block_size / kFourBitBlock;
+    std::vector<std::byte> codes(row_codes);
+    for (int64_t row = first_row; row < first_row + n_rows; ++row) {
+      file_.read(matrix_.codes_offset + uint64_t(row) * row_codes, codes);
+      for (int64_t b = 0; b < blocks; ++b, out += sizeof(BlockNF4)) {
+        std::memcpy(out, &matrix_.absmax[size_t((row * blocks + b) / shared)], sizeof(float));
+        std::memcpy(out + sizeof(float), &codes[size_t(b) * block_codes], block_codes);
+      }
+    }
+  }
+
+ private:
+  const MappedFile& file_;
+  const FourBitMatrix matrix_;
+};
+
+}  // namespace
+
+std::unique_ptr<const MatrixSource> open_four_bit(const MappedFile& file, FourBitMatrix matrix) {
+  const bool small = std::all_of(matrix.absmax.begin(), matrix.absmax.end(),
+                                 [](float scale) { return std::fabs(scale) <= kLargestFourBitScale; });
+  if (small && matrix.table == four_bit_table(matrix.type) && matrix.block_size % kFourBitBlock == 0)
+    return std::make_unique<FourBitBlocks>(file, std::move(matrix));
+  return std::make_unique<FourBitSource>(file, std::move(matrix));
+}
+
 FourBitSource::FourBitSource(const MappedFile& file, FourBitMatrix matrix)
     : MatrixSource(matrix.dtype, matrix.rows, matrix.cols), file_(file), matrix_(std::move(matrix)) {}
 
 void FourBitSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const {
-  if (first_row < 0 || n_rows < 0 || first_row > rows || n_rows > rows - first_row)
-    throw Error(ErrorCode::kInternal, "rows " + std::to_string(first_row) + " to " +
-                                          std::to_string(first_row + n_rows) + " were asked of a matrix of " +
-                                          std::to_string(rows));
+  check_rows(*this, first_row, n_rows);
   const int64_t block_size = matrix_.block_size, blocks = cols / block_size;
   std::vector<uint8_t> codes(static_cast<size_t>(cols / 2));
   std::vector<float> weights(static_cast<size_t>(cols));

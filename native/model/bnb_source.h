@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,11 @@ bool is_four_bit(const SafetensorsFile& header, const std::string& name);
 // Reads and checks all that belongs to the matrix `name` but its codes. Throws Error{kModelFormat} naming
 // the tensor at fault, Error{kModelUnsupported} for blocks that cross rows.
 FourBitMatrix read_four_bit(const MappedFile& file, const SafetensorsFile& header, const std::string& name);
+
+// The rows of a 4-bit matrix: as blocks of QuantType::kNF4 or kFP4 where the file's table is ours, its blocks
+// are whole blocks of ours and its scales fit; in its original dtype otherwise. `file` must outlive the
+// source.
+std::unique_ptr<const MatrixSource> open_four_bit(const MappedFile& file, FourBitMatrix matrix);
 
 // The rows of a 4-bit matrix in its original dtype, exactly as bitsandbytes dequantises them.
 class FourBitSource final : public MatrixSource {

@@ -142,11 +142,12 @@ uint64_t HfShards::bytes() const {
   return sum;
 }
 
-HfWeights::HfWeights(const HfShards& shards, const HfConfig& config)
+HfWeights::HfWeights(const HfShards& shards, const HfConfig& config, bool dequantize)
     : WeightStore(checked_tensors(shards, config)),
       shards_(shards),
       head_dim_(config.model.head_dim),
-      native_(config.native) {}
+      native_(config.native),
+      dequantize_(dequantize) {}
 
 QuantType HfWeights::type(const ModelTensor& tensor) const { return open(tensor)->type; }
 
@@ -154,10 +155,13 @@ std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) c
   const std::string name = stored_name(tensor, native_);
   const HfShards::Shard& shard = *shards_.find(name);
   std::unique_ptr<const MatrixSource> source;
-  if (!tensor.is_norm() && is_four_bit(shard.header, name))
-    source = std::make_unique<FourBitSource>(shard.file, read_four_bit(shard.file, shard.header, name));
-  else
+  if (!tensor.is_norm() && is_four_bit(shard.header, name)) {
+    FourBitMatrix matrix = read_four_bit(shard.file, shard.header, name);
+    source = dequantize_ ? std::make_unique<FourBitSource>(shard.file, std::move(matrix))
+                         : open_four_bit(shard.file, std::move(matrix));
+  } else {
     source = std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor));
+  }
   if (native_ || (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK)) return source;
   return std::make_unique<InterleavedSource>(std::move(source), head_dim_);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The weights of a checkpoint directory: the safetensors files that hf_files.h finds, in BF16, F16 or F32, or
-// in 4 bits by bitsandbytes, which are dequantised to what they were.
+// in 4 bits by bitsandbytes, as blocks or dequantised to what they were.
 #pragma once
 
 #include <map>
@@ -48,7 +48,8 @@ class HfWeights final : public WeightStore {
  public:
   // `shards` must outlive the store. Throws Error{kModelFormat} naming the tensor that is missing or has
   // another shape, Error{kModelUnsupported} for other dtypes and for tensors that Mistral does not have.
-  HfWeights(const HfShards& shards, const HfConfig& config);
+  // `dequantize`: 4-bit matrices as what they were, for who cannot compute with NF4 and FP4.
+  HfWeights(const HfShards& shards, const HfConfig& config, bool dequantize = false);
 
   QuantType type(const ModelTensor& tensor) const override;
   std::unique_ptr<const MatrixSource> open(const ModelTensor& tensor) const override;
@@ -56,7 +57,7 @@ class HfWeights final : public WeightStore {
  private:
   const HfShards& shards_;
   const int32_t head_dim_;
-  const bool native_;
+  const bool native_, dequantize_;
 };
 
 }  // namespace maestrale

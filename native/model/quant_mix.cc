@@ -12,7 +12,8 @@ constexpr QuantMix kMixes[] = {
     {"q5_1", QuantType::kQ5_1, 9},    {"q8_0", QuantType::kQ8_0, 7},    {"q2_k", QuantType::kQ2_K, 10},
     {"q3_k", QuantType::kQ3_K, 11},   {"q3_k_m", QuantType::kQ3_K, 12}, {"q4_k", QuantType::kQ4_K, 14},
     {"q4_k_s", QuantType::kQ4_K, 14}, {"q4_k_m", QuantType::kQ4_K, 15}, {"q5_k", QuantType::kQ5_K, 16},
-    {"q5_k_m", QuantType::kQ5_K, 17}, {"q6_k", QuantType::kQ6_K, 18},
+    {"q5_k_m", QuantType::kQ5_K, 17}, {"q6_k", QuantType::kQ6_K, 18},   {"nf4", QuantType::kNF4, 0},
+    {"fp4", QuantType::kFP4, 0},
 };
 
 // The first and last eighth of the layers, and every third between.

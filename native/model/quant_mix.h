@@ -16,7 +16,7 @@ namespace maestrale {
 struct QuantMix {
   std::string_view name;  // "q4_k_m", as users write it
   QuantType base;         // of most matrices
-  uint32_t file_type;     // general.file_type of GGUF (llama_ftype)
+  uint32_t file_type;     // general.file_type of GGUF (llama_ftype); 0 for types that GGUF has not
 };
 
 // Throws Error{kInvalidArg} listing the names.

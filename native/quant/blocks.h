@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "quant/iq4.h"
+#include "quant/nf4.h"
 #include "quant/q2_k.h"
 #include "quant/q3_k.h"
 #include "quant/q4_0.h"
@@ -49,6 +50,8 @@ decltype(auto) visit_block(QuantType type, Visitor&& visit) {
     case QuantType::kQ6_K: return visit.template operator()<BlockQ6_K>();
     case QuantType::kIQ4_NL: return visit.template operator()<BlockIQ4_NL>();
     case QuantType::kIQ4_XS: return visit.template operator()<BlockIQ4_XS>();
+    case QuantType::kNF4: return visit.template operator()<BlockNF4>();
+    case QuantType::kFP4: return visit.template operator()<BlockFP4>();
     case QuantType::kF32:
     case QuantType::kF16:
     case QuantType::kBF16: break;

@@ -61,6 +61,39 @@ float quantize_four_bit(FourBitType type, const float* in, int n, uint8_t* codes
 // The `n` weights (n even) of one block.
 void dequantize_four_bit(const FourBitTable& table, float absmax, const uint8_t* codes, int n, float* out);
 
+// Weights and scales above this are not stored in blocks: those of real models are below 10.
+inline constexpr float kLargestFourBitScale = 255.0f;
+
+// A block as the engine stores rows of QuantType::kNF4 and kFP4, with the table above and the scale undone of
+// double quantisation.
+template <FourBitType kType>
+struct BlockFourBit {
+  static constexpr int kItems = kFourBitBlock;
+  float absmax;
+  uint8_t codes[kFourBitBlock / 2];
+};
+using BlockNF4 = BlockFourBit<FourBitType::kNF4>;
+using BlockFP4 = BlockFourBit<FourBitType::kFP4>;
+static_assert(sizeof(BlockNF4) == 36);
+
+template <FourBitType kType>
+void unpack_codes(const BlockFourBit<kType>& block, uint8_t* codes) {
+  for (int k = 0; k < kFourBitBlock / 2; ++k) {
+    codes[2 * k] = block.codes[k] >> 4;
+    codes[2 * k + 1] = block.codes[k] & 15;
+  }
+}
+
+template <FourBitType kType>
+void dequantize(const BlockFourBit<kType>& block, float* out) {
+  dequantize_four_bit(four_bit_table(kType), block.absmax, block.codes, kFourBitBlock, out);
+}
+
+template <FourBitType kType>
+void quantize(const float* in, BlockFourBit<kType>& block) {
+  block.absmax = quantize_four_bit(kType, in, kFourBitBlock, block.codes);
+}
+
 // The signed 8-bit map of double quantisation, ascending: 0, 1, and 127 values of either sign that are evenly
 // spaced within each of seven decades, the more the higher the decade ("dynamic tree quantisation", arXiv
 // 2110.02861).

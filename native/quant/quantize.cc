@@ -46,7 +46,10 @@ void quantize_row(QuantType type, const float* in, int64_t cols, std::byte* out)
     throw Error(ErrorCode::kInvalidArg,
                 "cannot quantise to " + std::string(quant_traits(type).name) + ", which is only read");
   const bool wide = type == QuantType::kF32 || type == QuantType::kBF16;
-  check_weights(in, cols, wide ? std::numeric_limits<float>::max() : kLargestWeight);
+  check_weights(in, cols,
+                wide                 ? std::numeric_limits<float>::max()
+                : is_gguf_type(type) ? kLargestWeight
+                                     : kLargestFourBitScale);
   switch (type) {
     case QuantType::kF32: std::memcpy(out, in, size_t(cols) * 4); return;
     case QuantType::kF16: return convert_row<f32_to_f16>(in, cols, out);

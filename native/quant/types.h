@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The storage types of weights, with the ids and block sizes of the GGUF specification
-// (ggml_type). A tensor row is a whole number of blocks; rows follow each other without padding.
+// The storage types of weights, with the ids and block sizes of the GGUF specification (ggml_type), and the
+// 4-bit types of bitsandbytes, which GGUF has not. A tensor row is a whole number of blocks; rows follow each
+// other without padding.
 #pragma once
 
 #include <array>
@@ -17,6 +18,8 @@ enum class QuantType : uint32_t {
   kF16 = 1,
   kQ4_0 = 2,
   kQ4_1 = 3,
+  kNF4 = 4,  // 4 and 5 stood for types that were given up before GGUF came; no file names them
+  kFP4 = 5,
   kQ5_0 = 6,
   kQ5_1 = 7,
   kQ8_0 = 8,
@@ -37,7 +40,7 @@ struct QuantTraits {
   uint32_t bytes_per_block;
 };
 
-inline constexpr std::array<QuantTraits, 15> kQuantTraits{{
+inline constexpr std::array<QuantTraits, 17> kQuantTraits{{
     {QuantType::kF32, "F32", 1, 4},
     {QuantType::kF16, "F16", 1, 2},
     {QuantType::kBF16, "BF16", 1, 2},
@@ -53,6 +56,8 @@ inline constexpr std::array<QuantTraits, 15> kQuantTraits{{
     {QuantType::kQ6_K, "Q6_K", 256, 210},
     {QuantType::kIQ4_NL, "IQ4_NL", 32, 18},
     {QuantType::kIQ4_XS, "IQ4_XS", 256, 136},
+    {QuantType::kNF4, "NF4", 64, 36},
+    {QuantType::kFP4, "FP4", 64, 36},
 }};
 
 constexpr const QuantTraits& quant_traits(QuantType type) {
@@ -69,10 +74,13 @@ inline std::string lower_case_name(QuantType type) {
   return name;
 }
 
+// Whether GGUF files may hold the type.
+constexpr bool is_gguf_type(QuantType type) { return type != QuantType::kNF4 && type != QuantType::kFP4; }
+
 // The type behind a ggml_type id of a file, or nothing when this engine does not read it.
 constexpr std::optional<QuantType> quant_type_from_id(uint32_t id) {
   for (const QuantTraits& traits : kQuantTraits)
-    if (uint32_t(traits.type) == id) return traits.type;
+    if (uint32_t(traits.type) == id && is_gguf_type(traits.type)) return traits.type;
   return std::nullopt;
 }
 

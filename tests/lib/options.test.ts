@@ -166,6 +166,7 @@ describe('loadModel', () => {
       maxBatchTokens: 512,
       maxQueue: 1024,
       gpuLayers: -1,
+      doubleQuant: false,
     })
   })
 

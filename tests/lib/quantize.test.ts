@@ -115,13 +115,32 @@ describe('loadModel with quantization', () => {
     expect(loaded.logits).toEqual((await logits(output)).logits)
   })
 
+  test('gives those of a bitsandbytes checkpoint', async () => {
+    const ours = await logits(vectors('hf/swa16'), { quantization: 'nf4' })
+    expect(ours.info.quantization).toEqual({ nf4: 21, bf16: 2, f32: 7 })
+    expect(ours.logits).toEqual((await logits(vectors('hf/swa16-nf4'))).logits)
+  })
+
   test.each<[object, string]>([
-    [{ quantization: 'q9' }, "quantization must be 'f32', 'f16'"],
-    [{ quantization: 4 }, "quantization must be 'f32', 'f16'"],
+    [{ quantization: 'q9' }, "quantization must be 'nf4', 'fp4', 'f32'"],
+    [{ doubleQuant: 1 }, 'doubleQuant must be a boolean'],
+    [{ doubleQuant: true }, "doubleQuant must be false unless quantization is 'nf4' or 'fp4'"],
+    [{ doubleQuant: true, quantization: 'q4_0' }, 'doubleQuant must be false unless'],
   ])('%j is refused', async (options, message) => {
     const failure = loadModel(vectors('hf/swa16'), options)
     await expect(failure).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' })
     await expect(failure).rejects.toThrow(message)
+  })
+
+  test.each(['nf4', 'fp4'] as const)('%s is refused on CUDA', async (quantization) => {
+    const failure = loadModel(vectors('hf/swa16'), { quantization, device: 'cuda' })
+    await expect(failure).rejects.toMatchObject({ code: 'ERR_DEVICE' })
+    await expect(failure).rejects.toThrow(`quantization '${quantization}' runs on the CPU only`)
+  })
+
+  test('GGUF files have no NF4', async () => {
+    const type = 'nf4' as QuantizeOptions['type']
+    await expect(quantizeModel(mini, output, { type })).rejects.toThrow('type must be')
   })
 })
 

@@ -56,6 +56,12 @@ std::vector<std::byte> random_rows(QuantType type, int64_t rows, int64_t cols, u
         std::memcpy(bytes.data() + at, &value, 2);
         break;
       }
+      case QuantType::kNF4:
+      case QuantType::kFP4: {
+        const float absmax = 0.01f * float(random() % 2001) / 1000.0f;
+        std::memcpy(bytes.data() + at, &absmax, 4);
+        break;
+      }
       case QuantType::kQ2_K:
         put_half(at + 80, 0.01f);
         put_half(at + 82, 0.01f);
@@ -102,15 +108,17 @@ struct PackedMatrix {
 AlignedBytes quantised(const Kernels& kernels, QuantType type, const std::vector<float>& x, int n_rows,
                        int64_t cols, int64_t& stride) {
   const ActivationForm form = activation_form(type);
-  stride = form == ActivationForm::kQ256  ? cols / 256 * int64_t(sizeof(Activation256))
-           : form == ActivationForm::kQ64 ? (cols + 63) / 64 * int64_t(sizeof(Activation64))
-                                          : cols * int64_t(sizeof(float));
+  stride = form == ActivationForm::kQ256   ? cols / 256 * int64_t(sizeof(Activation256))
+           : form == ActivationForm::kQ64  ? (cols + 63) / 64 * int64_t(sizeof(Activation64))
+           : form == ActivationForm::kQ128 ? (cols + 127) / 128 * int64_t(sizeof(Activation128))
+                                           : cols * int64_t(sizeof(float));
   AlignedBytes bytes(size_t(stride * n_rows));
   for (int row = 0; row < n_rows; ++row) {
     std::byte* out = bytes.data() + row * stride;
     const float* source = x.data() + row * cols;
     if (form == ActivationForm::kQ256) kernels.quantize_q256(source, cols, out);
     if (form == ActivationForm::kQ64) kernels.quantize_q64(source, cols, out);
+    if (form == ActivationForm::kQ128) kernels.quantize_q128(source, cols, out);
     if (form == ActivationForm::kFloat) std::memcpy(out, source, size_t(stride));
   }
   return bytes;
@@ -164,8 +172,10 @@ TEST("kernels: products agree with the dequantised weights in double precision")
         error += (got[size_t(m * rows + r)] - want) * (got[size_t(m * rows + r)] - want);
         power += want * want;
       }
-    // 8-bit activations are the only noise of the quantised types, binary32 rounding of the others.
-    const double bound = activation_form(traits.type) == ActivationForm::kFloat ? 1e-11 : 1e-4;
+    // 8-bit activations are the only noise of the quantised types, binary32 rounding of the others; 4-bit
+    // tables have 14-bit activations and scales rounded to binary16.
+    const ActivationForm form = activation_form(traits.type);
+    const double bound = form == ActivationForm::kFloat ? 1e-11 : form == ActivationForm::kQ128 ? 1e-7 : 1e-4;
     if (!(error / power < bound))
       test::fail(__FILE__, __LINE__, std::string(traits.name) + ": NMSE " + std::to_string(error / power));
   }
@@ -174,8 +184,10 @@ TEST("kernels: products agree with the dequantised weights in double precision")
 TEST("kernels: every table multiplies to the scalar bits for every format, row count and odd width") {
   const Kernels& scalar = select_kernels("scalar");
   for (const QuantTraits& traits : kQuantTraits) {
-    // 7 panels exercise the odd one; 100 rows leave the last panel padded; 96 columns half fill a 64-unit.
-    for (const int64_t cols : {int64_t(traits.items_per_block == 256 ? 768 : 96), int64_t(256)}) {
+    // 7 panels exercise the odd one; 100 rows leave the last panel padded; 3 blocks half fill a unit of two.
+    for (const int64_t cols :
+         {int64_t(traits.items_per_block == 256 ? 768 : 3 * std::max(32u, traits.items_per_block)),
+          int64_t(256)}) {
       PackedMatrix w(traits.type, 100, cols, random_rows(traits.type, 100, cols, 3));
       for (const int n_rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 31}) {
         const std::vector<float> x = normal_values(size_t(n_rows * cols), uint32_t(n_rows));
@@ -203,7 +215,7 @@ TEST("kernels: extreme codes and activations do not saturate") {
         if (t.type == QuantType::kQ3_K) field = 108;
         if (t.type == QuantType::kQ6_K) field = 208;
         if (t.type == QuantType::kQ4_1 || t.type == QuantType::kQ5_1 || t.type == QuantType::kQ4_K ||
-            t.type == QuantType::kQ5_K)
+            t.type == QuantType::kQ5_K || t.type == QuantType::kNF4 || t.type == QuantType::kFP4)
           width = 4;
         std::memcpy(bytes.data() + at + field, scales.data() + at + field, width);
       }
@@ -222,13 +234,19 @@ TEST("kernels: extreme codes and activations do not saturate") {
             const auto* a = reinterpret_cast<const Activation256*>(form.data());
             CHECK(std::abs(a->q[e]) >= 30);
             exact += double(row[size_t(e)]) * a->q[e] * a->d;
+          } else if (activation_form(traits.type) == ActivationForm::kQ128) {
+            const auto* a = reinterpret_cast<const Activation128*>(form.data()) + e / 128;
+            CHECK_EQ(std::abs(a->q[e % 128]), kMaxQ16);
+            exact += double(row[size_t(e)]) * a->q[e % 128] * a->d[e % 128 / 64];
           } else {
             const auto* a = reinterpret_cast<const Activation64*>(form.data()) + e / 64;
             CHECK(std::abs(a->q[e % 64]) == 127);
             exact += double(row[size_t(e)]) * a->q[e % 64] * a->d[e % 64 / 32];
           }
         }
-        if (std::fabs(want[0] - exact) > 1e-5 * std::fabs(exact) + 1e-6)
+        const double bound =
+            activation_form(traits.type) == ActivationForm::kQ128 ? 0x1p-11 : 1e-5;  // of scales
+        if (std::fabs(want[0] - exact) > bound * std::fabs(exact) + 1e-6)
           test::fail(__FILE__, __LINE__, std::string(traits.name) + ": wrong extreme sum");
         for (const std::string& name : simd_tables())
           check_same(product(select_kernels(name), w, x, 1), want, name + " " + std::string(traits.name));
@@ -280,6 +298,10 @@ TEST("kernels: quantised activations carry the poison of a value that is not fin
       kernels.quantize_q64(x.data(), 256, reinterpret_cast<std::byte*>(b));
       CHECK(std::isnan(b[1].d[0]));
       CHECK(!std::isnan(b[0].d[0]));
+      Activation128 c[2];
+      kernels.quantize_q128(x.data(), 256, reinterpret_cast<std::byte*>(c));
+      CHECK(std::isnan(c[0].d[1]));
+      CHECK(!std::isnan(c[0].d[0]) && !std::isnan(c[1].d[0]));
     }
   }
 }

@@ -87,6 +87,17 @@ TEST("merge_adapter: a head of the adapter's own takes the place of the model's"
   CHECK(rows == head.bytes);
 }
 
+TEST("merge_adapter: 4-bit matrices of bitsandbytes become what they were") {
+  const TempDir dir;
+  const std::string out = dir.path("merged.gguf"), base = dir.path("base");
+  std::filesystem::copy(vectors("hf/hd128-nf4-double"), base);
+  std::filesystem::copy(vectors("hf/hd128/tokenizer.model"), base);
+  merge(base, vectors("adapters/hd128-all-rslora"), out);
+  const auto source = open_model_source(out);
+  for (const ModelTensor& tensor : source->weights().tensors())
+    CHECK_EQ(quant_traits(source->weights().type(tensor)).items_per_block, 1);
+}
+
 TEST("merge_adapter: what cannot be merged leaves nothing behind") {
   const TempDir dir;
   const std::string out = dir.path("merged.gguf"), base = vectors("models/swa16-bf16.gguf");
@@ -98,6 +109,8 @@ TEST("merge_adapter: what cannot be merged leaves nothing behind") {
          [&] { merge(base, vectors("adapters/full-dora"), out); });
   refuse(ErrorCode::kInvalidArg, "is no type to quantise to",
          [&] { merge(base, vectors("adapters/swa16-qv"), out, "q9"); });
+  refuse(ErrorCode::kInvalidArg, "GGUF files cannot hold 'nf4'",
+         [&] { merge(base, vectors("adapters/swa16-qv"), out, "nf4"); });
   PeftDirectory bad("swa16-qv");
   bad.tensors[0].floats()[5] = std::numeric_limits<float>::quiet_NaN();
   bad.write();

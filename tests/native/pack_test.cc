@@ -32,6 +32,11 @@ void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
                              std::is_same_v<B, BlockQ2_K>;  // sub-blocks of 16 elements, else 32
   const int sub = kSixteens ? 16 : 32, lines = sub / 4;
   const int s = e / sub, j = e % sub / 4, t = e % 4;
+  if constexpr (P::kItems == 128) {  // element 8l + 2j + h at bits 16h + 4j of lane r of line l
+    const int bit = 16 * (e % 2) + 4 * (e % 8 / 2);
+    put(panel, unit + P::kCodes, e / 8, r, bit / 8, bit % 8, code);
+    return;
+  }
   const auto nibble = [&] { put(panel, unit + P::kCodes, s / 2 * lines + j, r, t, 4 * (s % 2), code & 15); };
   const auto crumb = [&](int plane, int value) {
     put(panel, unit + uint64_t(plane), s / 4 * lines + j, r, t, 2 * (s % 4), value & 3);
@@ -56,7 +61,10 @@ void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
 template <class P>
 void put_scales(const typename P::Block& block, Bytes& panel, uint64_t unit, int r, int b) {
   using B = typename P::Block;
-  if constexpr (P::kItems == 64) {
+  if constexpr (P::kItems == 128) {
+    const uint16_t absmax = f32_to_f16(block.absmax * kFourBitScaleFactor);
+    std::memcpy(&panel.at(unit + P::kD + uint64_t(2 * (16 * b + r))), &absmax, 2);
+  } else if constexpr (P::kItems == 64) {
     std::memcpy(&panel.at(unit + P::kD + uint64_t(2 * (16 * b + r))), &block.d, 2);
     if constexpr (P::kHasMins) std::memcpy(&panel.at(unit + P::kM + uint64_t(2 * (16 * b + r))), &block.m, 2);
   } else {
