@@ -21,9 +21,9 @@ struct Base {
 
   void refuse(const std::string& path, const std::string& words) const {
     const std::string message = expect_error(words, ErrorCode::kAdapter, words, [&] {
-      load_adapter(
-          read_adapter_file(path, model->config()), 1.0f, model->config(), model->backend(),
-          [] { return open_base_weights(std::string(MAESTRALE_VECTORS) + "/models/swa16-bf16.gguf"); }, {});
+      load_adapter(read_adapter_file(path, model->config()), 1.0f, model->config(), model->backend(),
+                   [] { return open_base_weights(std::string(test::kVectors) + "/models/swa16-bf16.gguf"); },
+                   {});
     });
     CHECK(message.find(path) != std::string::npos);
   }
@@ -268,7 +268,7 @@ TEST("adapter_hostile: directories and files that are no adapters") {
   dir.write("adapter_model.bin", to_bytes("pickle"));
   base.refuse(path, "a pickle file");
   base.refuse(dir.write("file", to_bytes("no adapter")), "adapter '");
-  base.refuse(std::string(MAESTRALE_VECTORS) + "/models/swa16-bf16.gguf", "'general.type'");
+  base.refuse(std::string(test::kVectors) + "/models/swa16-bf16.gguf", "'general.type'");
   CHECK_THROWS(read_adapter_file(dir.path("nothing"), base.model->config()), ErrorCode::kInvalidArg);
 }
 

@@ -16,7 +16,7 @@ using namespace maestrale::test;
 
 namespace {
 
-std::string vectors(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/" + name; }
+std::string vectors(const std::string& name) { return std::string(test::kVectors) + "/" + name; }
 
 std::unique_ptr<const Adapter> load(Model& model, const std::string& path, float scale = 1.0f,
                                     const std::string& base = "") {

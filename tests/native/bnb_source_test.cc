@@ -16,7 +16,7 @@ using namespace maestrale;
 
 namespace {
 
-const std::string kVectors = std::string(MAESTRALE_VECTORS) + "/four-bit.vectors.safetensors";
+const std::string kCheckpoints = std::string(test::kVectors) + "/four-bit.vectors.safetensors";
 
 struct Checkpoint {
   explicit Checkpoint(const std::string& path)
@@ -81,7 +81,7 @@ void check_refused(const Tensors& tensors, ErrorCode code = ErrorCode::kModelFor
 }  // namespace
 
 TEST("bnb_source: rows of checkpoints are dequantised exactly") {
-  const Checkpoint checkpoint(kVectors);
+  const Checkpoint checkpoint(kCheckpoints);
   const auto vectors = test::read_vectors("four-bit.vectors.safetensors");
   for (const std::string name :
        {"swa16-nf4.self_attn.k_proj", "swa16-fp4-double.self_attn.v_proj", kNested}) {

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-// Folder of the reference data, tests/vectors.
-extern const char* const MAESTRALE_VECTORS;
-
 namespace maestrale::test {
+
+// Folder of the reference data, tests/vectors.
+extern const char* const kVectors;
 
 struct Case {
   std::string name;

@@ -18,7 +18,7 @@
 namespace maestrale::test {
 
 inline std::string checkpoint_directory(const std::string& name) {
-  return std::string(MAESTRALE_VECTORS) + "/hf/" + name;
+  return std::string(test::kVectors) + "/hf/" + name;
 }
 
 // A model in any form.

@@ -22,7 +22,7 @@ ModelConfig config_of(const GgufBuilder& builder) {
 }
 
 ModelConfig config_of_file(const std::string& name) {
-  const MappedFile file(std::string(MAESTRALE_VECTORS) + "/" + name);
+  const MappedFile file(std::string(test::kVectors) + "/" + name);
   return config_from_gguf(GgufFile::parse(file.bytes(), file.size()));
 }
 

@@ -28,7 +28,7 @@ struct CudaOptions {
 };
 
 std::unique_ptr<Model> load_cuda(const std::string& name, const CudaOptions& options = {}) {
-  const MappedFile file(std::string(MAESTRALE_VECTORS) + "/models/" + name + ".gguf");
+  const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});

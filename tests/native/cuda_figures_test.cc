@@ -132,7 +132,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
 
 TEST("cuda: a decoding step takes nine launches a layer where the weights of a layer are of one type") {
   use_simulator("cc=80,races=0");
-  const MappedFile file(std::string(MAESTRALE_VECTORS) + "/models/hd128-q6_k.gguf");
+  const MappedFile file(std::string(test::kVectors) + "/models/hd128-q6_k.gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   const auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});

@@ -23,12 +23,12 @@ OpenOptions base_options() {
   return options;
 }
 
-std::string rslora() { return std::string(MAESTRALE_VECTORS) + "/adapters/hd128-all-rslora"; }
+std::string rslora() { return std::string(test::kVectors) + "/adapters/hd128-all-rslora"; }
 
 AdapterFacts load(Host& host, const std::string& name, float scale = 1.0f,
                   const std::string& path = rslora()) {
   return host.engine().load_adapter(
-      path, name, scale, [] { return open_base_weights(std::string(MAESTRALE_VECTORS) + "/" + kBase); });
+      path, name, scale, [] { return open_base_weights(std::string(test::kVectors) + "/" + kBase); });
 }
 
 // Three adapters for hd128: one scaled, one on other matrices, one with a head of its own.

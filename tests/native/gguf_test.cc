@@ -177,7 +177,7 @@ TEST("gguf: ten thousand mutated files parse or are refused, and never promise b
 
 TEST("gguf: every test model and vocabulary parses") {
   int files = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(MAESTRALE_VECTORS)) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(test::kVectors)) {
     if (entry.path().extension() != ".gguf") continue;
     const MappedFile file(entry.path().string());
     const GgufFile header = GgufFile::parse(file.bytes(), file.size());

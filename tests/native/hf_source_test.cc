@@ -19,7 +19,7 @@ namespace {
 
 // The file of 4-bit checkpoints also holds the BF16 matrices that they were made of.
 struct Sources {
-  MappedFile file{std::string(MAESTRALE_VECTORS) + "/four-bit.vectors.safetensors"};
+  MappedFile file{std::string(test::kVectors) + "/four-bit.vectors.safetensors"};
   SafetensorsFile header = SafetensorsFile::parse(file.bytes(), file.size());
 
   std::unique_ptr<SafetensorsSource> open(const std::string& name) const {

@@ -154,11 +154,11 @@ TEST("loader: every tensor reaches its weight, byte for byte") {
 TEST("loader: all storage types of the test models load") {
   for (const char* name : {"bf16", "f16", "iq4_nl", "iq4_xs", "q2_k", "q3_k_m", "q4_0", "q4_1", "q4_k_m",
                            "q4_k_s", "q5_0", "q5_1", "q5_k_m", "q6_k", "q8_0"}) {
-    const Record record = load(std::string(MAESTRALE_VECTORS) + "/models/hd128-" + name + ".gguf");
+    const Record record = load(std::string(test::kVectors) + "/models/hd128-" + name + ".gguf");
     CHECK_EQ(record.weights.size(), 21u);
   }
   for (const char* name : {"models/swa16-bf16", "models/full-bf16", "mini/mini-q8_0"})
-    load(std::string(MAESTRALE_VECTORS) + "/" + name + ".gguf");
+    load(std::string(test::kVectors) + "/" + name + ".gguf");
 }
 
 TEST("loader: without an output matrix the embedding is loaded twice") {
@@ -248,7 +248,7 @@ TEST("loader: a tensor that Mistral does not have is refused by name") {
 
 TEST("loader: a vocabulary without weights is no model") {
   expect_error("vocabulary", ErrorCode::kModelFormat, "holds a vocabulary but no weights",
-               [] { load(std::string(MAESTRALE_VECTORS) + "/tokenizers/vocab-only-v0.2.gguf"); });
+               [] { load(std::string(test::kVectors) + "/tokenizers/vocab-only-v0.2.gguf"); });
 }
 
 TEST("loader: progress counts every byte once and ends at the total") {

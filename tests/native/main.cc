@@ -7,7 +7,7 @@
 #include "check.h"
 
 #ifdef MAESTRALE_TEST_VECTORS  // the simulator's own tests have none
-const char* const MAESTRALE_VECTORS = MAESTRALE_TEST_VECTORS;
+const char* const maestrale::test::kVectors = MAESTRALE_TEST_VECTORS;
 #endif
 
 int main(int argc, char** argv) {

@@ -17,7 +17,7 @@ using namespace maestrale::test;
 
 namespace {
 
-std::string vectors(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/" + name; }
+std::string vectors(const std::string& name) { return std::string(test::kVectors) + "/" + name; }
 
 WrittenModel merge(const std::string& base, const std::string& adapter, const std::string& out,
                    const std::string& type = "", float scale = 1.0f) {

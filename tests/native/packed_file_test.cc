@@ -17,7 +17,7 @@ using namespace maestrale::test;
 
 namespace {
 
-std::string model_path(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/" + name; }
+std::string model_path(const std::string& name) { return std::string(test::kVectors) + "/" + name; }
 
 std::unique_ptr<Model> load(const std::string& path, const CpuOptions& options = {.threads = 1, .isa = ""}) {
   const PackedFile packed(std::make_shared<const MappedFile>(path));

@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string vectors(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/" + name; }
+std::string vectors(const std::string& name) { return std::string(test::kVectors) + "/" + name; }
 
 WrittenModel quantize(const std::string& in, const std::string& out, const std::string& type,
                       int32_t threads = 2) {

@@ -21,7 +21,7 @@ using namespace maestrale::test;
 
 namespace {
 
-std::string hf(const std::string& name) { return std::string(MAESTRALE_VECTORS) + "/hf/" + name; }
+std::string hf(const std::string& name) { return std::string(test::kVectors) + "/hf/" + name; }
 
 std::unique_ptr<Model> load(const WeightStore& weights, const ModelConfig& c) {
   auto model = load_model(

@@ -27,7 +27,7 @@ struct TinyOptions {
 };
 
 inline std::unique_ptr<Model> load_tiny(const std::string& name, const TinyOptions& options = {}) {
-  const MappedFile file(std::string(MAESTRALE_VECTORS) + "/" + name);
+  const MappedFile file(std::string(test::kVectors) + "/" + name);
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   auto model = load_gguf_model(file, header, config, make_cpu_backend({options.threads, options.isa}), {});

@@ -30,7 +30,7 @@ struct VectorTensor {
 };
 
 inline std::vector<std::byte> read_vector_file(const std::string& name) {
-  std::ifstream in(std::string(MAESTRALE_VECTORS) + "/" + name, std::ios::binary);
+  std::ifstream in(std::string(test::kVectors) + "/" + name, std::ios::binary);
   if (!in) throw std::runtime_error("cannot open tests/vectors/" + name);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   std::vector<std::byte> bytes(text.size());
