@@ -60,21 +60,32 @@ TEST("adapter: logits match PEFT's for q and v, patterns, rsLoRA on everything, 
   }
 }
 
-TEST("adapter: the same bits for every table, number of threads and cut of the prompt") {
+static void check_bits(const AdapterCase& c) {
   const std::vector<int32_t> tokens = tokens_below(512, 90, 3);
-  for (const AdapterCase& c : kCases) {
-    const auto run = [&](const TinyOptions& options, int chunk) {
-      const auto model = load_tiny(base_file(c), options);
-      const auto adapter = load(*model, vectors("adapters/" + c.adapter), 1.0f, vectors(base_file(c)));
-      return logits_with(*model, adapter.get(), tokens, chunk);
-    };
-    const std::vector<float> want = run({.isa = "scalar"}, 90);
-    for (const std::string& isa : available_isas())
-      for (const int chunk : {1, 7, 64})
-        if (isa != "scalar" || chunk == 7)
-          if (!same_bits(run({isa, chunk == 7 ? 3 : 1}, chunk), want))
-            fail(__FILE__, __LINE__, c.adapter + ": " + isa + ", chunks of " + std::to_string(chunk));
-  }
+  const auto run = [&](const TinyOptions& options, int chunk) {
+    const auto model = load_tiny(base_file(c), options);
+    const auto adapter = load(*model, vectors("adapters/" + c.adapter), 1.0f, vectors(base_file(c)));
+    return logits_with(*model, adapter.get(), tokens, chunk);
+  };
+  const std::vector<float> want = run({.isa = "scalar"}, 90);
+  for (const std::string& isa : available_isas())
+    for (const int chunk : {1, 7, 64})
+      if (isa != "scalar" || chunk == 7)
+        if (!same_bits(run({isa, chunk == 7 ? 3 : 1}, chunk), want))
+          fail(__FILE__, __LINE__, c.adapter + ": " + isa + ", chunks of " + std::to_string(chunk));
+}
+
+TEST("adapter: q and v have the same bits for every table, number of threads and cut of the prompt") {
+  check_bits(kCases[0]);
+}
+TEST("adapter: patterns have the same bits for every table, number of threads and cut of the prompt") {
+  check_bits(kCases[1]);
+}
+TEST("adapter: rsLoRA has the same bits for every table, number of threads and cut of the prompt") {
+  check_bits(kCases[2]);
+}
+TEST("adapter: DoRA has the same bits for every table, number of threads and cut of the prompt") {
+  check_bits(kCases[3]);
 }
 
 // Rows of different adapters and of none in one batch: what each gets is what it gets alone.

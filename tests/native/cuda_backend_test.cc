@@ -237,9 +237,13 @@ TEST("cuda: memory that does not suffice is an error with the numbers, and nothi
   use_simulator("memory=8m");
   expect_error("cache", ErrorCode::kOutOfMemory, "MiB of KV cache; ", [] { load_cuda("hd128-q4_0"); });
   check_nothing_leaks();
-  // Whichever allocation fails, those before it are given back.
   use_simulator("memory=8g");
-  for (int nth = 1;; ++nth) {
+}
+
+// Whichever allocation fails, those before it are given back: every second one from `first` on.
+static void check_failing_allocations(int first) {
+  use_simulator("cc=80,quiet,memory=8g");
+  for (int nth = first;; nth += 2) {
     use_simulator(("fail_alloc=" + std::to_string(nth)).c_str());
     try {
       load_cuda("hd128-q4_0");
@@ -251,6 +255,14 @@ TEST("cuda: memory that does not suffice is an error with the numbers, and nothi
     }
   }
   use_simulator("fail_alloc=0");
+}
+
+TEST("cuda: nothing stays allocated when the first, third, fifth ... allocation fails") {
+  check_failing_allocations(1);
+}
+
+TEST("cuda: nothing stays allocated when the second, fourth, sixth ... allocation fails") {
+  check_failing_allocations(2);
 }
 
 TEST("cuda: without a driver the reason is given") {
