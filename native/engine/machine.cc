@@ -17,18 +17,15 @@ namespace {
 
 constexpr uint64_t kProbeBytes = uint64_t{512} << 20;  // beyond any last-level cache but a few servers'
 
+}  // namespace
+
 int count_cuda_devices() {
 #ifdef MAESTRALE_CUDA
-  int n = 0;
-  const cuda::Driver& driver = cuda::open_driver();
-  cuda::check(driver, driver.cuDeviceGetCount(&n), "cuDeviceGetCount");
-  return n;
+  return cuda::count_devices();
 #else
   throw Error(ErrorCode::kDevice, "this build has no CUDA back end");
 #endif
 }
-
-}  // namespace
 
 Machine examine_machine() {
   Machine machine;

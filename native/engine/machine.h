@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine offers to a model, for `maestrale doctor`.
+// What this machine offers to a model, for loading and for `maestrale doctor`.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,9 @@ struct Machine {
   int cuda_devices = 0;
   std::string cuda_problem;  // why there is no CUDA; empty when there is
 };
+
+// Throws Error{kDevice} with the reason when there is no driver, or no CUDA back end in this build.
+int count_cuda_devices();
 
 // Takes a fraction of a second and some hundred MB for a moment: call it on a thread of its own. Throws
 // Error{kOutOfMemory}.

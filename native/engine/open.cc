@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cpu/cpu_backend.h"
+#include "engine/machine.h"
 #include "engine/memory_budget.h"
 #include "engine/model_source.h"
 #include "engine/packed_file.h"
@@ -15,7 +16,6 @@
 #include "tokenizer/hf_vocab.h"
 #ifdef MAESTRALE_CUDA
 #include "cuda/cuda_backend.h"
-#include "cuda/driver.h"
 #endif
 
 namespace maestrale {
@@ -31,9 +31,6 @@ std::unique_ptr<Backend> make_cuda_backend(int) {
   throw Error(ErrorCode::kDevice, "device 'cuda' is not available: this build has no CUDA back end");
 }
 uint64_t cuda_free_memory(const Backend&) { return 0; }
-namespace cuda {
-int count_devices() { throw Error(ErrorCode::kDevice, "this build has no CUDA back end"); }
-}  // namespace cuda
 #endif
 
 CpuOptions cpu_options(const OpenOptions& options) {
@@ -182,7 +179,7 @@ std::string no_gpu_reason(const OpenOptions& options) {
     return "the CUDA back end has not been proven on hardware yet and must be asked for: device 'cuda', or "
            "MAESTRALE_CUDA_DRIVER with the path of the driver";
   try {
-    cuda::count_devices();
+    count_cuda_devices();
     return "";
   } catch (const Error& error) {
     return error.message();
