@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "model/adapted_rows.h"
 #include "quant/dequantize.h"
 #include "quant/quantize.h"
 
@@ -188,20 +189,11 @@ std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale
 std::vector<float> adapted_row_lengths(const MatrixSource& base, const std::vector<float>& lora_a,
                                        const std::vector<float>& lora_b, float scaling,
                                        const LoadCallbacks& callbacks) {
-  const size_t cols = size_t(base.cols), rank = lora_a.size() / cols;
-  std::vector<std::byte> stored(row_bytes(base.type, uint64_t(base.cols)));
-  std::vector<float> row(cols), lengths;
+  AdaptedRows adapted(base, lora_a, lora_b, scaling);
+  std::vector<float> lengths;
   for (int64_t r = 0; r < base.rows; ++r) {
     if (r % 256 == 0) check_cancelled(callbacks);
-    base.read_rows(r, 1, stored.data());
-    dequantize_row(base.type, stored.data(), base.cols, row.data());
-    for (size_t k = 0; k < rank; ++k) {
-      const float factor = scaling * lora_b[size_t(r) * rank + k];
-      for (size_t c = 0; c < cols; ++c) row[c] += factor * lora_a[k * cols + c];
-    }
-    double squares = 0.0;
-    for (const float x : row) squares += double(x) * x;
-    lengths.push_back(float(std::sqrt(squares)));
+    lengths.push_back(row_length(adapted.read(r)));
   }
   return lengths;
 }

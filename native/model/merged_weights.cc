@@ -2,14 +2,14 @@
 #include "model/merged_weights.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "model/adapted_rows.h"
 #include "model/hf_source.h"
-#include "quant/dequantize.h"
 
 namespace maestrale {
 namespace {
@@ -20,26 +20,18 @@ class MergedSource final : public MatrixSource {
       : MatrixSource(QuantType::kF32, base->rows, base->cols), base_(std::move(base)), delta_(delta) {}
 
   void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
-    const size_t n = size_t(cols), rank = delta_.lora_a.size() / n;
-    std::vector<std::byte> stored(row_bytes(base_->type, uint64_t(cols)));
-    std::vector<float> row(n);
-    for (int64_t r = first_row; r < first_row + n_rows; ++r, out += n * sizeof(float)) {
-      base_->read_rows(r, 1, stored.data());
-      dequantize_row(base_->type, stored.data(), cols, row.data());
-      for (size_t k = 0; k < rank; ++k) {
-        const float factor = delta_.scaling * delta_.lora_b[size_t(r) * rank + k];
-        for (size_t c = 0; c < n; ++c) row[c] += factor * delta_.lora_a[k * n + c];
-      }
+    AdaptedRows adapted(*base_, delta_.lora_a, delta_.lora_b, delta_.scaling);
+    for (int64_t r = first_row; r < first_row + n_rows; ++r) {
+      const std::span<float> row = adapted.read(r);
       if (!delta_.magnitude.empty()) bring_to(delta_.magnitude[size_t(r)], row);
-      std::memcpy(out, row.data(), n * sizeof(float));
+      std::memcpy(out, row.data(), row.size_bytes());
+      out += row.size_bytes();
     }
   }
 
  private:
-  static void bring_to(float length, std::vector<float>& row) {
-    double squares = 0.0;
-    for (const float x : row) squares += double(x) * x;
-    const float factor = length / float(std::sqrt(squares));
+  static void bring_to(float length, std::span<float> row) {
+    const float factor = length / row_length(row);
     for (float& x : row) x *= factor;
   }
 
