@@ -147,9 +147,9 @@ HfWeights::HfWeights(const HfShards& shards, const HfConfig& config, bool dequan
       shards_(shards),
       head_dim_(config.model.head_dim),
       native_(config.native),
-      dequantize_(dequantize) {}
-
-QuantType HfWeights::type(const ModelTensor& tensor) const { return open(tensor)->type; }
+      dequantize_(dequantize) {
+  for (const ModelTensor& tensor : tensors()) types_[tensor.name] = open(tensor)->type;
+}
 
 std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) const {
   const std::string name = stored_name(tensor, native_);

@@ -51,13 +51,14 @@ class HfWeights final : public WeightStore {
   // `dequantize`: 4-bit matrices as what they were, for who cannot compute with NF4 and FP4.
   HfWeights(const HfShards& shards, const HfConfig& config, bool dequantize = false);
 
-  QuantType type(const ModelTensor& tensor) const override;
+  QuantType type(const ModelTensor& tensor) const override { return types_.at(tensor.name); }
   std::unique_ptr<const MatrixSource> open(const ModelTensor& tensor) const override;
 
  private:
   const HfShards& shards_;
   const int32_t head_dim_;
   const bool native_, dequantize_;
+  std::map<std::string, QuantType> types_;  // by name; that of a 4-bit matrix depends on its scales
 };
 
 }  // namespace maestrale
