@@ -104,31 +104,22 @@ class PackJob final : public ProgressJob {
   const std::string in_, out_;
 };
 
-class MergeJob final : public ProgressJob {
+// Writes a model as a GGUF file: `write` is quantize_model or merge_adapter.
+template <class Options, auto write>
+class WriteJob final : public ProgressJob {
  public:
-  MergeJob(std::string in, std::string out, MergeOptions options, const Napi::Value& on_progress)
+  WriteJob(std::string in, std::string out, Options options, const Napi::Value& on_progress)
       : ProgressJob(on_progress), in_(std::move(in)), out_(std::move(out)), options_(std::move(options)) {}
-  void work() override { written_ = merge_adapter(in_, out_, options_, callbacks()); }
+  void work() override { written_ = write(in_, out_, options_, callbacks()); }
   Napi::Value result(Napi::Env env) override { return to_js(env, written_); }
 
  private:
   const std::string in_, out_;
-  const MergeOptions options_;
+  const Options options_;
   WrittenModel written_;
 };
-
-class QuantizeJob final : public ProgressJob {
- public:
-  QuantizeJob(std::string in, std::string out, QuantizeOptions options, const Napi::Value& on_progress)
-      : ProgressJob(on_progress), in_(std::move(in)), out_(std::move(out)), options_(std::move(options)) {}
-  void work() override { written_ = quantize_model(in_, out_, options_, callbacks()); }
-  Napi::Value result(Napi::Env env) override { return to_js(env, written_); }
-
- private:
-  const std::string in_, out_;
-  const QuantizeOptions options_;
-  WrittenModel written_;
-};
+using MergeJob = WriteJob<MergeOptions, merge_adapter>;
+using QuantizeJob = WriteJob<QuantizeOptions, quantize_model>;
 
 Napi::Promise start(Napi::Env env, std::shared_ptr<Job> job) {
   return env.GetInstanceData<Background>()->start(env, std::move(job));
