@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "cuda/attention.h"
 #include "cuda/kernels.h"
 #include "cuda/kv_cache.h"
@@ -22,7 +23,6 @@ using cuda::DeviceBuffer;
 using cuda::DevicePointer;
 using cuda::PinnedBuffer;
 
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 DevicePointer address(const void* p) { return DevicePointer(reinterpret_cast<uintptr_t>(p)); }
 DevicePointer address(Tensor t) { return address(t.data); }
 

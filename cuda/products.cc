@@ -6,10 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/integer.h"
+
 namespace maestrale::cuda {
 namespace {
 
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_t>(t.data)); }
 
 }  // namespace

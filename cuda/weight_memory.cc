@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "cuda/products.h"
 #include "cuda/tile_layout.h"
 
@@ -15,7 +16,6 @@ constexpr uint64_t kAlignment = 256;
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
 uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 uint64_t stripe_bytes(QuantType type, int64_t cols) {
   return uint64_t(units_of(cols)) * kStripeRows * row_bytes(type, kUnitCols);
 }

@@ -41,6 +41,11 @@ class Buffer {
     return *this;
   }
 
+  // Makes it at least `bytes` large, with a quarter to spare; what it held is lost then.
+  void grow(uint64_t bytes, const char* what) {
+    if (bytes_ < bytes) *this = Buffer(bytes + bytes / 4, what);
+  }
+
   std::byte* data() const { return data_; }  // page aligned
   uint64_t bytes() const { return bytes_; }
   float* floats() const { return reinterpret_cast<float*>(data_); }

@@ -42,7 +42,7 @@ class CpuBackend final : public Backend, private AdapterOps {
 
   // ---- weights ----
   uint64_t matrix_bytes(QuantType type, int64_t rows, int64_t cols) const override {
-    return uint64_t((rows + kPanelRows - 1) / kPanelRows) * panel_bytes(type, cols);
+    return uint64_t(panel_count(rows)) * panel_bytes(type, cols);
   }
   uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols) const override {
     return aligned(uint64_t(rows) * row_bytes(type, uint64_t(cols)));
@@ -194,7 +194,7 @@ uint64_t CpuBackend::take_weights(uint64_t bytes) {
 Matrix CpuBackend::load_matrix(const MatrixSource& source) {
   const uint64_t stride = panel_bytes(source.type, source.cols),
                  row = row_bytes(source.type, uint64_t(source.cols));
-  const int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
+  const int64_t panels = panel_count(source.rows);
   const uint64_t at = take_weights(matrix_bytes(source.type, source.rows, source.cols));
   if (is_filled()) return {source.type, source.rows, source.cols, filled_.data() + at};
   std::byte* data = weights_.data() + at;

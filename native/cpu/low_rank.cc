@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "cpu/pack.h"
 #include "cpu/panel_layout.h"
 
@@ -15,17 +16,6 @@ constexpr int64_t kPieceColumns = 1024;  // of the input, a multiple of every un
 constexpr int64_t kPieceRows = 64;       // that a thread multiplies with one piece at a time
 constexpr int64_t kGrain = 64;           // panels of lora_b that a thread takes at a time
 
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
-
-int64_t units_of(const Matrix& matrix, int64_t cols) {
-  return visit_panel(matrix.type, [&]<class P>() { return ceil_div(cols, P::kItems); });
-}
-
-void grow(Buffer& buffer, int64_t floats) {
-  const uint64_t bytes = uint64_t(floats) * sizeof(float);
-  if (buffer.bytes() < bytes) buffer = Buffer(bytes + bytes / 4, "activations");
-}
-
 class CpuAdapterStorage final : public AdapterStorage {
  public:
   explicit CpuAdapterStorage(uint64_t bytes) : buffer_(bytes, "the adapter") {}
@@ -33,7 +23,7 @@ class CpuAdapterStorage final : public AdapterStorage {
   Matrix load_matrix(const MatrixSource& source) override {
     const uint64_t stride = panel_bytes(source.type, source.cols),
                    row = row_bytes(source.type, uint64_t(source.cols));
-    std::byte* data = take(uint64_t(ceil_div(source.rows, kPanelRows)) * stride);
+    std::byte* data = take(uint64_t(panel_count(source.rows)) * stride);
     std::vector<std::byte> rows(kPanelRows * row);
     for (int64_t first = 0; first < source.rows; first += kPanelRows) {
       const int64_t n = std::min<int64_t>(kPanelRows, source.rows - first);
@@ -86,10 +76,10 @@ void CpuLowRank::run(Tensor x, RowRange rows, std::span<const LowRankProduct> pr
     sums += parts[i].pieces * rows.count * parts[i].rank;
     down += rows.count * parts[i].rank;
     pieces += parts[i].pieces;
-    panels += ceil_div(delta.lora_b.rows, kPanelRows);
+    panels += panel_count(delta.lora_b.rows);
   }
-  grow(sums_, sums);
-  grow(down_, down * pool_.size());
+  sums_.grow(uint64_t(sums) * sizeof(float), "activations");
+  down_.grow(uint64_t(down * pool_.size()) * sizeof(float), "activations");
   const int64_t row_blocks = ceil_div(rows.count, kPieceRows);
 
   pool_.run([&](int worker) {
@@ -112,7 +102,7 @@ void CpuLowRank::run(Tensor x, RowRange rows, std::span<const LowRankProduct> pr
       if (interrupted()) return;
       int64_t first = 0;  // of this product in the joint list of panels
       for (size_t i = 0; i < products.size(); ++i) {
-        const int64_t n = ceil_div(products[i].delta->lora_b.rows, kPanelRows);
+        const int64_t n = panel_count(products[i].delta->lora_b.rows);
         const int64_t from = std::max(begin - first, int64_t(0)), to = std::min(end - first, n);
         first += n;
         if (from < to) expand(rows, products[i], own + parts[i].down, from, to);
@@ -130,7 +120,7 @@ void CpuLowRank::sum_piece(Tensor x, RowRange rows, RowRange block, const LowRan
   job.panel_stride = int64_t(panel_bytes(a.type, a.cols));
   job.panels = a.data + panel_bytes(a.type, first);
   job.n_panels = int32_t(part.rank / kPanelRows);
-  job.units = units_of(a, cols);
+  job.units = panel_units(a.type, cols);
   job.x = reinterpret_cast<const std::byte*>(x.data + int64_t(rows.first + block.first) * x.cols + first);
   job.x_stride = x.cols * int64_t(sizeof(float));
   job.n_rows = block.count;
@@ -159,7 +149,7 @@ void CpuLowRank::expand(RowRange rows, const LowRankProduct& product, const floa
   job.panels = b.data + from * stride;
   job.panel_stride = stride;
   job.n_panels = int32_t(whole);
-  job.units = units_of(b, b.cols);
+  job.units = panel_units(b.type, b.cols);
   job.x = reinterpret_cast<const std::byte*>(down);
   job.x_stride = b.cols * int64_t(sizeof(float));
   job.n_rows = rows.count;

@@ -12,14 +12,10 @@ int64_t q64_stride(int64_t cols) { return (cols + 63) / 64 * int64_t(sizeof(Acti
 
 int64_t q128_stride(int64_t cols) { return (cols + 127) / 128 * int64_t(sizeof(Activation128)) + 64; }
 
-int64_t panels_of(const Matrix& weight) { return (weight.rows + kPanelRows - 1) / kPanelRows; }
+int64_t panels_of(const Matrix& weight) { return panel_count(weight.rows); }
 
 const std::byte* panel_at(const Matrix& weight, int64_t panel) {
   return weight.data + panel * int64_t(panel_bytes(weight.type, weight.cols));
-}
-
-void grow(Buffer& buffer, uint64_t bytes) {
-  if (buffer.bytes() < bytes) buffer = Buffer(bytes + bytes / 4, "activations");
 }
 
 // Panels a thread takes at a time: as many as stay cached, or so few that threads finish together.
@@ -37,9 +33,9 @@ void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const>
     use_q64_ |= activation_form(weight->type) == ActivationForm::kQ64;
     use_q128_ |= activation_form(weight->type) == ActivationForm::kQ128;
   }
-  if (use_q256_) grow(q256_, uint64_t(n_rows * q256_stride(x.cols)));
-  if (use_q64_) grow(q64_, uint64_t(n_rows * q64_stride(x.cols)));
-  if (use_q128_) grow(q128_, uint64_t(n_rows * q128_stride(x.cols)));
+  if (use_q256_) q256_.grow(uint64_t(n_rows * q256_stride(x.cols)), "activations");
+  if (use_q64_) q64_.grow(uint64_t(n_rows * q64_stride(x.cols)), "activations");
+  if (use_q128_) q128_.grow(uint64_t(n_rows * q128_stride(x.cols)), "activations");
 }
 
 void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
@@ -86,7 +82,7 @@ GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Te
   job.panels = panel_at(weight, panel);
   job.panel_stride = stride;
   job.n_panels = int32_t(n_panels);
-  job.units = visit_panel(weight.type, [&]<class P>() { return (weight.cols + P::kItems - 1) / P::kItems; });
+  job.units = panel_units(weight.type, weight.cols);
   job.x = form.data;
   job.x_stride = form.stride;
   job.n_rows = n_rows;
@@ -129,7 +125,7 @@ void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const
   const int64_t grain = panel_grain(w_gate, n_rows);
   const int64_t width = grain * kPanelRows;
   const uint64_t scratch_floats = uint64_t(2 * width * n_rows);
-  grow(swiglu_scratch_, scratch_floats * sizeof(float) * uint64_t(pool_.size()));
+  swiglu_scratch_.grow(scratch_floats * sizeof(float) * uint64_t(pool_.size()), "activations");
 
   pool_.run([&](int worker) {
     quantise(x, n_rows, worker);

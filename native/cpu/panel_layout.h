@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "base/integer.h"
 #include "quant/blocks.h"
 
 namespace maestrale {
@@ -220,10 +221,16 @@ constexpr decltype(auto) visit_panel(QuantType type, Visitor&& visit) {
   return visit.template operator()<PanelF32>();
 }
 
-// Bytes of one panel of `cols` columns; a last unit that is only half full is padded with zeros.
+// Panels of a matrix of `rows` rows.
+constexpr int64_t panel_count(int64_t rows) { return ceil_div(rows, kPanelRows); }
+
+// Units and bytes of one panel of `cols` columns; a last unit that is only half full is padded with zeros.
+constexpr int64_t panel_units(QuantType type, int64_t cols) {
+  return visit_panel(type, [&]<class P>() { return ceil_div(cols, P::kItems); });
+}
 constexpr uint64_t panel_bytes(QuantType type, int64_t cols) {
-  return visit_panel(
-      type, [&]<class P>() { return uint64_t((cols + P::kItems - 1) / P::kItems) * uint64_t(P::kBytes); });
+  return visit_panel(type,
+                     [&]<class P>() { return uint64_t(ceil_div(cols, P::kItems)) * uint64_t(P::kBytes); });
 }
 
 }  // namespace maestrale
