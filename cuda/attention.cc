@@ -21,18 +21,23 @@ constexpr uint64_t kMostPartials = 64u << 20;  // bytes
 // Without a window every key is visible.
 int64_t window_of(const KvConfig& c) { return c.sliding_window > 0 ? c.sliding_window : int64_t(1) << 40; }
 
-uint64_t partial_bytes(const KvConfig& c, int64_t tiles, int64_t chunks, int64_t matrix_rows) {
+uint64_t bytes_of(const KvConfig& c, int64_t tiles, int64_t chunks, int64_t matrix_rows) {
   return uint64_t(tiles * c.n_kv_heads * chunks * matrix_rows * (c.head_dim + 2)) * sizeof(float);
 }
 
 }  // namespace
 
-void Attention::configure(const KvConfig& config) {
-  const int64_t seen = std::min(window_of(config), config.max_pages * kPagePositions);
+uint64_t Attention::partial_bytes(const KvConfig& config) const {
+  const int64_t longest =
+      config.longest_sequence > 0 ? config.longest_sequence : config.max_pages * kPagePositions;
+  const int64_t seen = std::min(window_of(config), longest);
   const int64_t tiles = kFullBlocks * device_.multiprocessors() / config.n_kv_heads + 1;
-  const uint64_t bytes =
-      partial_bytes(config, tiles, int64_t(std::bit_ceil(uint64_t(seen / kChunk + 2))), kMatrixRows[0]);
-  partials_ = DeviceBuffer(device_, std::min(bytes, kMostPartials), "attention");
+  const int64_t chunks = int64_t(std::bit_ceil(uint64_t(seen / kChunk + 2)));
+  return std::min(bytes_of(config, tiles, chunks, kMatrixRows[0]), kMostPartials);
+}
+
+void Attention::configure(const KvConfig& config) {
+  partials_ = DeviceBuffer(device_, partial_bytes(config), "attention");
 }
 
 void Attention::add_tiles(const KvConfig& config, const BatchSequence& sequence, int32_t table,
@@ -91,7 +96,7 @@ void Attention::launch(const Part& part, int width, const KvCache& cache, int32_
   // little.
   const int64_t most_chunks = int64_t(std::bit_ceil(uint64_t(part.chunks)));
   const bool split = most_chunks > 1 && tiles * kv.n_kv_heads < kFullBlocks * device_.multiprocessors() &&
-                     partial_bytes(kv, tiles, most_chunks, matrix_rows) <= partials_.bytes();
+                     bytes_of(kv, tiles, most_chunks, matrix_rows) <= partials_.bytes();
   const int64_t chunks = split ? most_chunks : 1;
   // Scores are exponents of 2.
   const float scale = float(std::numbers::log2e / std::sqrt(double(kv.head_dim)));

@@ -17,6 +17,7 @@ class Attention {
 
   // Allocates what split attention needs.
   void configure(const KvConfig& config);
+  uint64_t partial_bytes(const KvConfig& config) const;  // that is
   // The batch that run() works on, until the next call.
   void begin(const Batch& batch) { batch_ = &batch, group_ = 0; }
   // out = attention of the rotated q, (rows, heads * head_dim), over a layer of the cache.

@@ -65,6 +65,15 @@ class CudaBackend final : public Backend {
     products_.prepare();
   }
   uint64_t kv_page_bytes(const KvConfig& config) const override { return cuda::KvCache::page_bytes(config); }
+  uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
+                         int64_t hidden_dim) const override {
+    // What is sent with a batch: positions, angles, tokens, tiles, rows that are gathered, page tables.
+    const uint64_t row =
+        sizeof(int64_t) + 4 * uint64_t(config.head_dim) + 2 * sizeof(int32_t) + sizeof(cuda::QueryTile);
+    const uint64_t sent = uint64_t(max_rows) * row + uint64_t(config.max_pages) * sizeof(PageId);
+    return cuda::Products::scratch_bytes(max_rows, max_cols, hidden_dim) + attention_.partial_bytes(config) +
+           cuda::Upload::capacity(sent);
+  }
   void set_interrupt(const std::atomic<bool>* flag) override { interrupt_ = flag; }
   void set_rope(std::span<const double> inv_freq) override { step_.set_rope(inv_freq); }
 
@@ -104,6 +113,7 @@ class CudaBackend final : public Backend {
   void attention(int32_t layer, Tensor q, Tensor out) override;
   void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) override;
   std::span<const float> read(Tensor x, int64_t n_rows) override;
+  void write(std::span<const float> rows, Tensor x) override;
 
  private:
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
@@ -121,7 +131,7 @@ class CudaBackend final : public Backend {
   cuda::Step step_{device_};
   cuda::Attention attention_{device_, kernels_};
   cuda::Upload indices_{device_, "batch"};
-  PinnedBuffer result_;
+  PinnedBuffer result_, input_;
 };
 
 Tensor CudaBackend::load_vector(std::span<const float> values) {
@@ -175,6 +185,20 @@ std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
   attention_.landed();
   indices_.landed();
   return {reinterpret_cast<const float*>(result_.data()), size_t(n)};
+}
+
+void CudaBackend::write(std::span<const float> rows, Tensor x) {
+  if (interrupted()) return;
+  products_.forget(x);
+  device_.launches().flush();
+  // begin() has waited for the step before, so nothing reads input_ any more.
+  if (input_.bytes() < rows.size_bytes()) {
+    input_ = PinnedBuffer();
+    input_ = PinnedBuffer(device_, rows.size_bytes());
+  }
+  std::memcpy(input_.data(), rows.data(), rows.size_bytes());
+  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, address(x), input_.data(), rows.size_bytes(), device_.stream());
+  if (step_.decodes) device_.launches().record();
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA implementation of Backend: the whole model on one GPU.
+// The CUDA implementation of Backend: a model, or its last layers, on one GPU.
 #pragma once
 
 #include <cstdint>

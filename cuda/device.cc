@@ -111,8 +111,8 @@ std::byte* Upload::prepare(uint64_t bytes) {
   if (host_.bytes() < bytes) {
     host_ = {};
     copy_ = {};
-    host_ = PinnedBuffer(device_, bytes + bytes / 2);
-    copy_ = DeviceBuffer(device_, bytes + bytes / 2, purpose_);
+    host_ = PinnedBuffer(device_, capacity(bytes));
+    copy_ = DeviceBuffer(device_, capacity(bytes), purpose_);
   }
   return host_.data();
 }

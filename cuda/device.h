@@ -88,6 +88,9 @@ class PinnedBuffer {
 // Host memory and its copy on the device, as large as it has ever had to be.
 class Upload {
  public:
+  // What is held when at most `bytes` are asked for.
+  static constexpr uint64_t capacity(uint64_t bytes) { return bytes + bytes / 2; }
+
   Upload(const Device& device, const char* purpose) : device_(device), purpose_(purpose) {}
 
   // Host memory for `bytes` that the stream no longer reads; waits for it if need be.

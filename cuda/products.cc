@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/integer.h"
-
 namespace maestrale::cuda {
 namespace {
 
@@ -18,9 +16,9 @@ DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_
 void Products::prepare() {
   for (DeviceBuffer& records : records_) {
     records = {};
-    records = DeviceBuffer(device_, uint64_t(max_rows_ * max_units_) * kRecordBytes, "activations");
+    records = DeviceBuffer(device_, record_bytes(max_rows_, max_units_), "activations");
   }
-  const uint64_t bytes = uint64_t(ceil_div(max_rows_, kTileRows) * max_units_) * sizeof(int);
+  const uint64_t bytes = arrival_bytes(max_rows_, max_units_);
   arrivals_ = {};
   arrivals_ = DeviceBuffer(device_, bytes, "activations");
   const PinnedBuffer zeros(device_, bytes);

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "backend/backend.h"
+#include "base/integer.h"
 #include "cuda/device.h"
 #include "cuda/kernels.h"
 #include "cuda/matmul_args.h"
@@ -16,7 +17,7 @@
 namespace maestrale::cuda {
 
 constexpr bool is_quantised(QuantType type) { return quant_traits(type).items_per_block > 1; }
-constexpr int64_t units_of(int64_t cols) { return (cols + kUnitCols - 1) / kUnitCols; }
+constexpr int64_t units_of(int64_t cols) { return ceil_div(cols, kUnitCols); }
 
 class Products {
  public:
@@ -28,6 +29,12 @@ class Products {
     max_units_ = std::max(max_units_, units_of(cols));
   }
   void prepare();
+  // What that and steps take, see Backend.
+  static uint64_t scratch_bytes(int64_t max_rows, int64_t max_cols, int64_t hidden_dim) {
+    const int64_t units = units_of(max_cols);
+    return 2 * record_bytes(max_rows, units) + arrival_bytes(max_rows, units) +
+           uint64_t(max_rows * hidden_dim) * sizeof(float);
+  }
 
   // out = x / sqrt(mean(x^2) + eps) * weight. Computed with the product that takes `out`, or by settle(out);
   // `x` must be as it was until then.
@@ -52,6 +59,10 @@ class Products {
   enum class Form { kQ256, kQ32 };  // a scale for 256 or for 32 columns, by position in Kernels::quantize
   static Form form_of(QuantType type) {
     return quant_traits(type).items_per_block == kUnitCols ? Form::kQ256 : Form::kQ32;
+  }
+  static uint64_t record_bytes(int64_t rows, int64_t units) { return uint64_t(rows * units) * kRecordBytes; }
+  static uint64_t arrival_bytes(int64_t rows, int64_t units) {
+    return uint64_t(ceil_div(rows, kTileRows) * units) * sizeof(int);
   }
   void quantize(int n_rows, Tensor x, Form form);
   // Products of the records with parts of one type.

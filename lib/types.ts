@@ -41,7 +41,7 @@ export type QuantizeType =
 export interface LoadOptions {
   /** Default `'auto'`. */
   device?: Device
-  /** Number of layers on the GPU; default `'auto'`, as many as fit. */
+  /** How many of the last layers are on the GPU; default `'auto'`, as many as fit with the KV cache of one sequence. */
   gpuLayers?: 'auto' | number
   /** Threads that compute; default `'auto'`, one for every core this process may use. */
   threads?: 'auto' | number
@@ -268,6 +268,8 @@ export interface ModelInfo {
   readonly trainedContextLength: number
   /** `'cpu'`, `'cuda:0'`, ... */
   readonly device: string
+  /** The last layers of the model, on the GPU; the others are on the CPU. */
+  readonly gpuLayers: number
   /** Why `device: 'auto'` became the CPU; absent when it did not, or a device was named. */
   readonly deviceReason?: string
   /** The kernel table in use, e.g. `'avx512vnni'`. */

@@ -135,8 +135,26 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
 
     test("device 'auto' is the GPU", async () => {
       await using other = await load(mini, { device: 'auto' })
-      expect(other.info.device).toBe('cuda:0')
+      expect(other.info).toMatchObject({ device: 'cuda:0', gpuLayers: model.info.nLayers })
       expect(other.info.deviceReason).toBeUndefined()
+    })
+
+    test('some layers on the GPU, the others on the CPU', async () => {
+      const { text } = await model.generate(prompt, greedy)
+      await using split = await load(mini, { gpuLayers: 2 })
+      expect(split.info).toMatchObject({ device: 'cuda:0', gpuLayers: 2 })
+      expect((await split.generate(prompt, greedy)).text).toBe(text)
+      await expect(split.loadAdapter(file('models/adapter-midjourney'))).rejects.toMatchObject({
+        code: 'ERR_ADAPTER',
+        message: expect.stringContaining("cuda:0 runs no adapters yet; use device 'cpu'"),
+      })
+      await using none = await load(mini, { gpuLayers: 0 })
+      expect(none.info).toMatchObject({ device: 'cpu', gpuLayers: 0 })
+      await using more = await load(mini, { gpuLayers: 99 })
+      expect(more.info).toMatchObject({ device: 'cuda:0', gpuLayers: model.info.nLayers })
+      await expect(load(mini, { device: 'cpu', gpuLayers: 2 })).rejects.toThrow(
+        "gpuLayers is 2, but the device is 'cpu'; only 'cuda' has GPU layers",
+      )
     })
   })
 
@@ -152,7 +170,7 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
 const program = `
 const { loadModel } = await import(${JSON.stringify(file('dist/esm/index.js'))})
 const load = () => loadModel(${JSON.stringify(mini)}, {
-  device: process.argv[1], contextLength: 256, maxSequences: 2, threads: 1,
+  device: process.argv[1], contextLength: 256, maxSequences: 2, maxBatchTokens: 16, threads: 1,
 })
 const answers = async (model) =>
   (await Promise.allSettled(['And it came to pass', 'In the beginning'].map((prompt) =>
@@ -161,12 +179,13 @@ const [model, error] = await load().then((model) => [model], (error) => [undefin
 if (error) console.log(JSON.stringify({ code: error.code, message: error.message }))
 else {
   const runs = [await answers(model), await answers(model)]
-  const again = await load()
-  runs.push(await answers(again))
-  const { device, deviceReason } = model.info
+  const again = await load().catch(() => undefined) // a small GPU has no room for a second one
+  if (again) runs.push(await answers(again))
+  const { device, deviceReason, gpuLayers } = model.info
+  const logits = await model.logits([1, 365, 378, 1377, 298, 1388]).then((all) => [...all.slice(-512)], () => [])
   await model.dispose()
-  await again.dispose()
-  console.log(JSON.stringify({ device, deviceReason, runs }))
+  await again?.dispose()
+  console.log(JSON.stringify({ device, deviceReason, gpuLayers, runs, logits }))
 }
 `
 
@@ -192,10 +211,22 @@ describe.skipIf(onHardware || !(await isUsable()))('cuda that fails', { timeout:
     expect(runs).toEqual([lost, lost, (await run('cpu', '')).runs[0]])
   })
 
-  test('memory that does not suffice is said with the numbers', async () => {
-    const { code, message } = await run('cuda', 'memory=2m')
-    expect(code).toBe('ERR_OUT_OF_MEMORY')
-    expect(message).toMatch(/^the GPU has no room for \d+ MiB of weights; \d+ MiB are free$/)
+  test('as many layers go to the GPU as fit, and with none the numbers are told', async () => {
+    const [all, some, fewer, one, none, auto] = await Promise.all(
+      ['8g', '5m', '4m', '3m', '1m', 'auto'].map((memory) =>
+        memory === 'auto' ? run('auto', 'memory=1m') : run('cuda', `memory=${memory}`),
+      ),
+    )
+    expect(all.gpuLayers).toBe(6)
+    expect([some, fewer, one].map(({ gpuLayers }) => gpuLayers)).toEqual([5, 3, 1])
+    for (const { runs, logits } of [some, fewer, one]) {
+      expect(runs[0].map((text: string) => text.length > 20)).toEqual([true, true])
+      expect(logits).toHaveLength(512)
+      expect(nmse(logits, all.logits)).toBeLessThan(1e-3)
+    }
+    expect(none.code).toBe('ERR_OUT_OF_MEMORY')
+    expect(none.message).toMatch(/^the GPU has \d+ MiB free, too little for one layer/)
+    expect(auto).toMatchObject({ device: 'cpu', gpuLayers: 0, deviceReason: none.message })
   })
 })
 

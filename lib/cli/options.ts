@@ -61,6 +61,7 @@ function collect(text: string, earlier: string[] | undefined): string[] {
 export type LoadFlags = Pick<
   LoadOptions,
   | 'device'
+  | 'gpuLayers'
   | 'threads'
   | 'contextLength'
   | 'kvCacheType'
@@ -74,6 +75,11 @@ export function addLoadOptions(command: Command): Command {
   return command
     .optionsGroup('Model:')
     .option('--device <name>', "auto, cpu, cuda or cuda:N (default: 'auto')")
+    .option(
+      '--gpu-layers <n>',
+      "of a model on cuda: its last layers that are there (default: 'auto', as many as fit)",
+      numberOr('auto'),
+    )
     .option('--threads <n>', 'threads that compute (default: all cores)', number)
     .option('--context-length <n>', "longest sequence in tokens (default: the model's own)", number)
     .option(
@@ -176,6 +182,7 @@ async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Mo
     return await loadModel(path, {
       ...given(flags, [
         'device',
+        'gpuLayers',
         'threads',
         'contextLength',
         'kvCacheType',

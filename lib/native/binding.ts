@@ -139,6 +139,7 @@ export interface NativeModelInfo {
   contextLength: number
   trainedContextLength: number
   device: string
+  gpuLayers: number
   /** Why device 'auto' is the CPU. */
   deviceReason?: string
   isa: string

@@ -238,6 +238,7 @@ Napi::Value ModelWrap::info_object(const Napi::CallbackInfo& info) {
   object.Set("trainedContextLength", double(loaded_.opened.config.context_length));
   object.Set("contextLength", double(engine_config_.context_length));
   object.Set("device", device_);
+  object.Set("gpuLayers", loaded_.opened.gpu_layers);
   if (const std::string& reason = loaded_.opened.device_reason; !reason.empty())
     object.Set("deviceReason", reason);
   object.Set("isa", isa_);

@@ -29,8 +29,9 @@ struct KvConfig {
   int32_t n_kv_heads = 0;
   int32_t head_dim = 0;
   KvType type = KvType::kF16;
-  int64_t max_pages = 0;       // page ids are 0 .. max_pages - 1
-  int64_t sliding_window = 0;  // key j is visible to query i iff i - sliding_window < j <= i; 0: all j <= i
+  int64_t max_pages = 0;         // page ids are 0 .. max_pages - 1
+  int64_t sliding_window = 0;    // key j is visible to query i iff i - sliding_window < j <= i; 0: all j <= i
+  int64_t longest_sequence = 0;  // positions; 0: what max_pages hold
 };
 
 class Backend {
@@ -53,6 +54,10 @@ class Backend {
   virtual Tensor allocate(int64_t rows, int64_t cols) = 0;
   virtual void configure_kv(const KvConfig& config) = 0;
   virtual uint64_t kv_page_bytes(const KvConfig& config) const = 0;
+  // Bytes taken at most beside weights, pages and what allocate() is asked for, when batches have up to
+  // `max_rows` rows, tensors up to `max_cols` columns and the outputs of swiglu `hidden_dim`.
+  virtual uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
+                                 int64_t hidden_dim) const = 0;
   // While `*flag` is true, operations return early and leave garbage; the engine sets it only when
   // every sequence of the running step has been cancelled, and then throws the step away.
   virtual void set_interrupt(const std::atomic<bool>* flag) = 0;
@@ -80,6 +85,9 @@ class Backend {
   virtual void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) = 0;
   // The first `n_rows` rows of x in host memory, valid until the next operation. Synchronises.
   virtual std::span<const float> read(Tensor x, int64_t n_rows) = 0;
+  // The other way, before any other operation of a batch: x = rows in host memory, which may change when the
+  // call returns.
+  virtual void write(std::span<const float> rows, Tensor x) = 0;
 
   // inv_freq[m] for m < head_dim / 2, set once after configure_kv.
   virtual void set_rope(std::span<const double> inv_freq) = 0;

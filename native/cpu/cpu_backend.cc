@@ -73,6 +73,9 @@ class CpuBackend final : public Backend, private AdapterOps {
   }
   void configure_kv(const KvConfig& config) override { cache_ = CpuKvCache(config); }
   uint64_t kv_page_bytes(const KvConfig& config) const override { return CpuKvCache::page_bytes(config); }
+  uint64_t scratch_bytes(const KvConfig&, int64_t max_rows, int64_t max_cols, int64_t) const override {
+    return uint64_t(max_rows * max_cols) * 4;  // quantised activations, in two forms at most
+  }
   void set_interrupt(const std::atomic<bool>* flag) override {
     matmul_.set_interrupt(flag);
     attention_.set_interrupt(flag);
@@ -113,6 +116,7 @@ class CpuBackend final : public Backend, private AdapterOps {
     n_rows_ = int32_t(rows.size());
   }
   std::span<const float> read(Tensor x, int64_t n_rows) override { return {x.data, size_t(n_rows * x.cols)}; }
+  void write(std::span<const float> rows, Tensor x) override { std::copy(rows.begin(), rows.end(), x.data); }
 
   // ---- adapters ----
   AdapterOps* adapters() override { return this; }

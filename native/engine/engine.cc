@@ -43,8 +43,8 @@ Engine::Engine(std::unique_ptr<Model> model, std::shared_ptr<const Tokenizer> to
       scheduler_(config.max_batch_tokens) {
   const ModelConfig& m = model_->config();
   model_->prepare(config.max_batch_tokens, {m.n_layers, m.n_kv_heads, m.head_dim, config.kv_type,
-                                            config.max_pages, config.sliding_window});
-  model_->backend().set_interrupt(&interrupt_);
+                                            config.max_pages, config.sliding_window, config.context_length});
+  for (const Stage& stage : model_->stages()) stage.backend->set_interrupt(&interrupt_);
   thread_ = std::thread([this] { run(); });
   try {
     reader_ = std::thread([this] { read_prompts(); });

@@ -93,7 +93,7 @@ class Engine {
   EngineStats stats() const;
   std::string device() const { return std::string(model_->backend().device()); }
   std::string isa() const { return std::string(model_->backend().isa()); }
-  int32_t threads() const { return model_->backend().threads(); }
+  int32_t threads() const { return model_->stages().front().backend->threads(); }
   const EngineConfig& config() const { return config_; }
 
  private:

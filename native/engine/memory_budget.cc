@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/integer.h"
 
 namespace maestrale {
 namespace {
@@ -65,5 +66,7 @@ int64_t kv_pages_within(uint64_t available, uint64_t page_bytes, int64_t pages_p
   const uint64_t wanted = uint64_t(pages_per_sequence) * uint64_t(max_sequences);
   return int64_t(std::min({fitting, wanted, kMostPages}));
 }
+
+uint64_t memory_for_pages(uint64_t page_bytes) { return uint64_t(ceil_div(int64_t(page_bytes), 4)) * 5; }
 
 }  // namespace maestrale

@@ -15,4 +15,7 @@ uint64_t available_memory();
 int64_t kv_pages_within(uint64_t available, uint64_t page_bytes, int64_t pages_per_sequence,
                         int32_t max_sequences);
 
+// The memory of which kv_pages_within() gives `page_bytes` bytes to pages.
+uint64_t memory_for_pages(uint64_t page_bytes);
+
 }  // namespace maestrale

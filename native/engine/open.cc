@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <utility>
 
 #include "cpu/cpu_backend.h"
@@ -10,6 +11,7 @@
 #include "engine/memory_budget.h"
 #include "engine/model_source.h"
 #include "engine/packed_file.h"
+#include "engine/placement.h"
 #include "io/mapped_file.h"
 #include "model/quantized_weights.h"
 #include "tokenizer/gguf_vocab.h"
@@ -37,22 +39,50 @@ CpuOptions cpu_options(const OpenOptions& options) {
   return {.threads = options.threads, .isa = options.isa, .weights = {}, .weights_owner = {}};
 }
 
+// All but the number of pages, which depends on what the weights leave.
+EngineConfig engine_config(const ModelConfig& config, const OpenOptions& options) {
+  EngineConfig engine;
+  engine.context_length = options.context_length > 0 ? options.context_length : config.context_length;
+  engine.sliding_window = config.sliding_window;
+  engine.max_sequences = options.max_sequences;
+  engine.max_batch_tokens = options.max_batch_tokens;
+  engine.max_queue = options.max_queue;
+  engine.kv_type = options.kv_type;
+  return engine;
+}
+
 // For 'cpu' and 'cuda', see open_model() for 'auto'.
-std::unique_ptr<Backend> make_backend(const OpenOptions& options, int32_t n_layers) {
+std::vector<Stage> make_stages(const WeightStore& weights, const ModelConfig& config,
+                               const OpenOptions& options) {
+  const int32_t n_layers = config.n_layers;
+  std::vector<Stage> stages;
   if (!wants_cuda(options)) {
     if (options.gpu_layers > 0)
       throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
                                           ", but the device is '" + options.device +
                                           "'; only 'cuda' has GPU layers");
-    return make_cpu_backend(cpu_options(options));
+    stages.push_back({make_cpu_backend(cpu_options(options)), 0, n_layers});
+    return stages;
   }
-  if (options.gpu_layers >= 0 && options.gpu_layers < n_layers)
-    throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
-                                        ", but a model runs on the GPU as a whole: its " +
-                                        std::to_string(n_layers) + " layers or none");
   const size_t colon = options.device.find(':');
-  return make_cuda_backend(colon == std::string::npos ? 0 : std::stoi(options.device.substr(colon + 1)));
+  auto gpu = make_cuda_backend(colon == std::string::npos ? 0 : std::stoi(options.device.substr(colon + 1)));
+  int32_t n = std::min(options.gpu_layers, n_layers);
+  if (n < 0) {
+    const uint64_t available = cuda_free_memory(*gpu);
+    n = layers_within(available, placement_sizes(weights, config, *gpu, engine_config(config, options)));
+    if (n == 0)
+      throw Error(
+          ErrorCode::kOutOfMemory,
+          "the GPU has " + std::to_string(available >> 20) +
+              " MiB free, too little for one layer, the output matrix and the KV cache of one sequence; "
+              "lower contextLength or maxBatchTokens, or set gpuLayers");
+  }
+  if (n < n_layers) stages.push_back({make_cpu_backend(cpu_options(options)), 0, n_layers - n});
+  stages.push_back({std::move(gpu), n_layers - n, n_layers});
+  return stages;
 }
+
+bool is_gpu(const Stage& stage) { return stage.backend->device().starts_with("cuda"); }
 
 FileFacts facts_of(const WeightStore& weights, uint64_t size) {
   FileFacts facts;
@@ -94,7 +124,7 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
   }
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(weights, size);
-  opened.model = load_model(weights, opened.config, make_backend(options, opened.config.n_layers), callbacks);
+  opened.model = load_model(weights, opened.config, make_stages(weights, opened.config, options), callbacks);
 }
 
 Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
@@ -152,20 +182,13 @@ OpenedModel open_on_device(const OpenOptions& options, const LoadCallbacks& call
   const ModelConfig& config = opened.config;
   const std::unique_ptr<Model>& model = parts.model;
 
-  EngineConfig engine;
-  engine.context_length = options.context_length > 0 ? options.context_length : config.context_length;
-  engine.sliding_window = config.sliding_window;
-  engine.max_sequences = options.max_sequences;
-  engine.max_batch_tokens = options.max_batch_tokens;
-  engine.max_queue = options.max_queue;
-  engine.kv_type = options.kv_type;
-  const KvConfig kv{config.n_layers, config.n_kv_heads, config.head_dim,
-                    options.kv_type, /* max_pages */ 1, config.sliding_window};
-  engine.max_pages =
-      kv_pages_within(wants_cuda(options) ? cuda_free_memory(model->backend()) : available_memory(),
-                      model->backend().kv_page_bytes(kv),
-                      pages_needed(engine.context_length, engine.sliding_window, engine.max_batch_tokens),
-                      engine.max_sequences);
+  EngineConfig engine = engine_config(config, options);
+  engine.max_pages = std::numeric_limits<int64_t>::max();
+  for (const Stage& stage : model->stages()) {  // a page has layers in each of them
+    const uint64_t available = is_gpu(stage) ? cuda_free_memory(*stage.backend) : available_memory();
+    engine.max_pages = std::min(engine.max_pages, pages_within(available, stage, config, engine));
+    if (is_gpu(stage)) opened.gpu_layers += stage.end_layer - stage.first_layer;
+  }
   engine.max_cached_pages = std::min(kCachedPages, engine.max_pages);
   opened.engine = std::make_unique<Engine>(std::move(parts.model), opened.tokenizer, engine, std::move(sink));
   return opened;
@@ -189,8 +212,9 @@ std::string no_gpu_reason(const OpenOptions& options) {
 }  // namespace
 
 OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink) {
-  if (options.device != "auto") return open_on_device(options, callbacks, std::move(sink));
   OpenOptions chosen = options;
+  if (wants_cuda(options) && options.gpu_layers == 0) chosen.device = "cpu";
+  if (options.device != "auto") return open_on_device(chosen, callbacks, std::move(sink));
   std::string reason = no_gpu_reason(options);
   if (reason.empty()) {
     chosen.device = "cuda";

@@ -42,6 +42,7 @@ struct OpenedModel {
   FileFacts facts;
   std::string path, quantization;  // as they were given
   bool double_quant = false;       // likewise
+  int32_t gpu_layers = 0;          // on the GPU; the layers before them are on the CPU
   std::string device_reason;       // why device 'auto' is the CPU; empty when it is not or was not asked for
 };
 

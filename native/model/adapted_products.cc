@@ -14,7 +14,8 @@ std::vector<const Adapter*> adapters_of_rows(const Batch& batch) {
   return adapters;
 }
 
-void AdaptedProducts::set_rows(const std::vector<const Adapter*>& adapter_of_row) {
+void AdaptedProducts::set_rows(Backend& backend, const std::vector<const Adapter*>& adapter_of_row) {
+  backend_ = &backend;
   groups_.clear();
   for (size_t row = 0; row < adapter_of_row.size(); ++row) {
     const Adapter* adapter = adapter_of_row[row];
@@ -25,7 +26,7 @@ void AdaptedProducts::set_rows(const std::vector<const Adapter*>& adapter_of_row
 }
 
 AdapterOps& AdaptedProducts::ops() const {
-  AdapterOps* ops = backend_.adapters();
+  AdapterOps* ops = backend_->adapters();
   if (ops == nullptr) throw Error(ErrorCode::kInternal, "a batch has adapters, the device has none");
   return *ops;
 }
@@ -47,7 +48,7 @@ void AdaptedProducts::add_deltas(size_t layer, Tensor x, std::initializer_list<L
 }
 
 void AdaptedProducts::embed(Tensor out) {
-  backend_.embed(weights_.token_embedding, out);
+  backend_->embed(weights_.token_embedding, out);
   for (const Group& group : groups_)
     if (group.adapter->token_embedding.data != nullptr)
       ops().embed_rows(group.adapter->token_embedding, group.rows, out);
@@ -58,13 +59,13 @@ void AdaptedProducts::matmul(size_t layer, Tensor x, std::initializer_list<Layer
   size_t n = 0;
   for (const LayerProduct& product : products)
     projections[n++] = {&(weights_.layers[layer].*product.part.weight), product.out};
-  backend_.matmul(x, {projections, n});
+  backend_->matmul(x, {projections, n});
   add_deltas(layer, x, products);
 }
 
 void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor residual, Tensor scratch) {
   if (!changed(layer, part)) {
-    backend_.matmul_add(x, weights_.layers[layer].*part.weight, residual);
+    backend_->matmul_add(x, weights_.layers[layer].*part.weight, residual);
     return;
   }
   matmul(layer, x, {{part, scratch}});
@@ -74,7 +75,7 @@ void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor 
 void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch) {
   if (!changed(layer, kGate) && !changed(layer, kUp)) {
     const LayerWeights& w = weights_.layers[layer];
-    backend_.swiglu(x, w.w_gate, w.w_up, out);
+    backend_->swiglu(x, w.w_gate, w.w_up, out);
     return;
   }
   matmul(layer, x, {{kGate, out}, {kUp, scratch}});
@@ -83,7 +84,7 @@ void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch)
 
 void AdaptedProducts::output(Tensor x, Tensor logits) {
   const Projection head{&weights_.output, logits};
-  backend_.matmul(x, {&head, 1});
+  backend_->matmul(x, {&head, 1});
   for (const Group& group : groups_) {
     if (group.adapter->own_output.data != nullptr)
       ops().matmul_rows(x, group.rows, {&group.adapter->own_output, logits});

@@ -36,10 +36,11 @@ struct LayerProduct {
 
 class AdaptedProducts {
  public:
-  AdaptedProducts(Backend& backend, const Weights& weights) : backend_(backend), weights_(weights) {}
+  explicit AdaptedProducts(const Weights& weights) : weights_(weights) {}
 
-  // The rows that the following calls work on: the adapter of each, nullptr for none.
-  void set_rows(const std::vector<const Adapter*>& adapter_of_row);
+  // What the following calls work on: the device that has the layers, and the adapter of each row, nullptr
+  // for none.
+  void set_rows(Backend& backend, const std::vector<const Adapter*>& adapter_of_row);
 
   void embed(Tensor out);
   // p.out = x * w^T for every product p, all of `layer`
@@ -59,7 +60,7 @@ class AdaptedProducts {
   void add_deltas(size_t layer, Tensor x, std::initializer_list<LayerProduct> products);
   AdapterOps& ops() const;
 
-  Backend& backend_;
+  Backend* backend_ = nullptr;
   const Weights& weights_;
   std::vector<Group> groups_;
 };

@@ -90,21 +90,41 @@ std::vector<float> read_norm(const WeightStore& weights, const ModelTensor& norm
 
 std::unique_ptr<Model> load_model(const WeightStore& store, ModelConfig config,
                                   std::unique_ptr<Backend> backend, const LoadCallbacks& callbacks) {
+  std::vector<Stage> stages;
+  stages.push_back({std::move(backend), 0, config.n_layers});
+  return load_model(store, std::move(config), std::move(stages), callbacks);
+}
+
+std::unique_ptr<Model> load_model(const WeightStore& store, ModelConfig config, std::vector<Stage> stages,
+                                  const LoadCallbacks& callbacks) {
   check_norm_types(store);
   check_cancelled(callbacks);
   Weights weights;
   weights.layers.resize(size_t(config.n_layers));
   const bool tied = store.tensors().back().role != TensorRole::kOutput;
 
-  uint64_t loaded = 0, total = 0, reserved = 0;
+  // The stage that holds a tensor as a matrix or vector; tables belong to the first one.
+  const auto stage_of = [&](const ModelTensor& tensor) {
+    size_t stage = 0;
+    if (tensor.role == TensorRole::kTokenEmbedding || tensor.role == TensorRole::kFinalNorm ||
+        tensor.role == TensorRole::kOutput)
+      return stages.size() - 1;
+    while (tensor.layer >= stages[stage].end_layer) ++stage;
+    return stage;
+  };
+  uint64_t loaded = 0, total = 0;
+  std::vector<uint64_t> reserved(stages.size());
   for (const ModelTensor& tensor : store.tensors()) {
     const QuantType type = store.type(tensor);
     const Target target = target_of(tensor, weights, tied);
     total += uint64_t(tensor.rows) * row_bytes(type, uint64_t(tensor.cols));
-    if (target.table != nullptr) reserved += backend->table_bytes(type, tensor.rows, tensor.cols);
-    if (target.matrix != nullptr) reserved += backend->matrix_bytes(type, tensor.rows, tensor.cols);
+    const size_t stage = stage_of(tensor);
+    if (target.table != nullptr)
+      reserved[0] += stages[0].backend->table_bytes(type, tensor.rows, tensor.cols);
+    if (target.matrix != nullptr)
+      reserved[stage] += stages[stage].backend->matrix_bytes(type, tensor.rows, tensor.cols);
   }
-  backend->reserve_weights(reserved);
+  for (size_t i = 0; i < stages.size(); ++i) stages[i].backend->reserve_weights(reserved[i]);
 
   const auto report = [&] {
     if (callbacks.on_progress) callbacks.on_progress(loaded, total);
@@ -113,18 +133,19 @@ std::unique_ptr<Model> load_model(const WeightStore& store, ModelConfig config,
   for (const ModelTensor& tensor : store.tensors()) {
     check_cancelled(callbacks);
     const Target target = target_of(tensor, weights, tied);
+    Backend& backend = *stages[stage_of(tensor)].backend;
     if (target.vector != nullptr) {
-      *target.vector = backend->load_vector(read_norm(store, tensor));
+      *target.vector = backend.load_vector(read_norm(store, tensor));
     } else {
       const std::unique_ptr<const MatrixSource> stored = store.open(tensor);
       const CancellableSource source(*stored, callbacks);
-      if (target.table != nullptr) *target.table = backend->load_table(source);
-      if (target.matrix != nullptr) *target.matrix = backend->load_matrix(source);
+      if (target.table != nullptr) *target.table = stages[0].backend->load_table(source);
+      if (target.matrix != nullptr) *target.matrix = backend.load_matrix(source);
     }
     loaded += uint64_t(tensor.rows) * row_bytes(store.type(tensor), uint64_t(tensor.cols));
     report();
   }
-  return std::make_unique<Model>(std::move(config), std::move(backend), std::move(weights));
+  return std::make_unique<Model>(std::move(config), std::move(stages), std::move(weights));
 }
 
 std::unique_ptr<Model> load_gguf_model(const MappedFile& file, const GgufFile& header, ModelConfig config,

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "io/gguf.h"
 #include "io/mapped_file.h"
@@ -22,8 +23,12 @@ struct LoadCallbacks {
 
 void check_cancelled(const LoadCallbacks& callbacks);
 
-// Repacks the weights onto `backend`. Throws Error{kModelUnsupported} for norms that are no floats,
-// Error{kModelFormat} naming a tensor whose values are damaged. The store is not needed afterwards.
+// Repacks the weights onto the devices of `stages`. Throws Error{kModelUnsupported} for norms that are no
+// floats, Error{kModelFormat} naming a tensor whose values are damaged. The store is not needed afterwards.
+std::unique_ptr<Model> load_model(const WeightStore& weights, ModelConfig config, std::vector<Stage> stages,
+                                  const LoadCallbacks& callbacks);
+
+// The whole model on one device.
 std::unique_ptr<Model> load_model(const WeightStore& weights, ModelConfig config,
                                   std::unique_ptr<Backend> backend, const LoadCallbacks& callbacks);
 

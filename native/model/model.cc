@@ -41,44 +41,68 @@ Reduction without(const Batch& batch, const std::vector<bool>& cancelled) {
 
 }  // namespace
 
-Model::Model(ModelConfig config, std::unique_ptr<Backend> backend, Weights weights)
-    : config_(std::move(config)), backend_(std::move(backend)), weights_(std::move(weights)) {}
+Model::Model(ModelConfig config, std::vector<Stage> stages, Weights weights)
+    : config_(std::move(config)), stages_(std::move(stages)), weights_(std::move(weights)) {}
+
+std::vector<Model::Activation> Model::activations_of(const ModelConfig& c, Backend& backend,
+                                                     bool computes_logits) {
+  const int64_t q = int64_t(c.n_heads) * c.head_dim, kv = int64_t(c.n_kv_heads) * c.head_dim;
+  std::vector<Activation> all{{&Activations::x, c.dim},
+                              {&Activations::h, c.dim},
+                              {&Activations::q, q},
+                              {&Activations::k, kv},
+                              {&Activations::v, kv},
+                              {&Activations::attention, q},
+                              {&Activations::ffn, c.hidden_dim}};
+  if (backend.adapters() != nullptr) all.push_back({&Activations::up, c.hidden_dim});
+  if (computes_logits) all.push_back({&Activations::logits, c.vocab_size});
+  return all;
+}
+
+uint64_t Model::workspace_bytes(const ModelConfig& config, Backend& backend, bool computes_logits,
+                                int32_t max_rows, const KvConfig& kv) {
+  int64_t row = 0, widest = 0;
+  for (const Activation& activation : activations_of(config, backend, computes_logits)) {
+    row += activation.cols;
+    widest = std::max(widest, activation.cols);
+  }
+  return uint64_t(max_rows) * uint64_t(row) * sizeof(float) +
+         backend.scratch_bytes(kv, max_rows, widest, config.hidden_dim);
+}
 
 void Model::prepare(int32_t max_rows, const KvConfig& kv) {
   const ModelConfig& c = config_;
-  a_.x = backend_->allocate(max_rows, c.dim);
-  a_.h = backend_->allocate(max_rows, c.dim);
-  a_.q = backend_->allocate(max_rows, int64_t(c.n_heads) * c.head_dim);
-  a_.k = backend_->allocate(max_rows, int64_t(c.n_kv_heads) * c.head_dim);
-  a_.v = backend_->allocate(max_rows, int64_t(c.n_kv_heads) * c.head_dim);
-  a_.attention = backend_->allocate(max_rows, int64_t(c.n_heads) * c.head_dim);
-  a_.ffn = backend_->allocate(max_rows, c.hidden_dim);
-  if (backend_->adapters() != nullptr) a_.up = backend_->allocate(max_rows, c.hidden_dim);
-  a_.logits = backend_->allocate(max_rows, c.vocab_size);
-  backend_->configure_kv(kv);
   std::vector<double> inv_freq(size_t(c.head_dim) / 2);
   for (size_t m = 0; m < inv_freq.size(); ++m)
     inv_freq[m] = std::pow(c.rope_theta, -2.0 * double(m) / double(c.head_dim));
-  backend_->set_rope(inv_freq);
+  for (const Stage& stage : stages_) {
+    Backend& b = *stage.backend;
+    Activations& a = activations_.emplace_back();
+    for (const auto& [tensor, cols] : activations_of(c, b, &stage == &stages_.back()))
+      a.*tensor = b.allocate(max_rows, cols);
+    KvConfig own = kv;
+    own.n_layers = stage.end_layer - stage.first_layer;
+    b.configure_kv(own);
+    b.set_rope(inv_freq);
+  }
 }
 
 std::span<const float> Model::forward(const Batch& full_batch, std::span<const int32_t> output_rows,
                                       const IsCancelled& is_cancelled) {
-  Backend& b = *backend_;
   const float eps = config_.norm_eps;
   Reduction reduced;  // storage of `batch` after a cancellation
   const Batch* batch = &full_batch;
   std::vector<bool> cancelled(full_batch.sequences.size());
   std::vector<int32_t> row_now(size_t(full_batch.n_rows()));  // of each original row; -1: gone
   for (int32_t r = 0; r < full_batch.n_rows(); ++r) row_now[size_t(r)] = r;
-  AdaptedProducts products(b, weights_);
-  const auto begin = [&] {
+  AdaptedProducts products(weights_);
+  const auto begin = [&](Backend& b) {
     b.begin(*batch);
-    products.set_rows(adapters_of_rows(*batch));
+    products.set_rows(b, adapters_of_rows(*batch));
   };
 
   // Takes the rows of newly cancelled sequences out of the batch; false when nothing is left.
-  const auto drop_cancelled = [&](Tensor x) {
+  const auto drop_cancelled = [&](Backend& b, Tensor x) {
     bool changed = false;
     for (size_t s = 0; s < cancelled.size(); ++s)
       if (!cancelled[s] && is_cancelled(s)) cancelled[s] = changed = true;
@@ -92,28 +116,43 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
       if (row >= 0) row = moved[size_t(row)];
     reduced = std::move(next);
     batch = &reduced.batch;
-    begin();
+    begin(b);
     return true;
   };
 
-  begin();
-  if (!drop_cancelled({})) return {};
-  products.embed(a_.x);
-  for (size_t l = 0; l < weights_.layers.size(); ++l) {
-    const LayerWeights& w = weights_.layers[l];
-    if (!drop_cancelled(a_.x)) return {};
+  Backend& first = *stages_.front().backend;
+  begin(first);
+  if (!drop_cancelled(first, {})) return {};
+  products.embed(activations_.front().x);
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    const Stage& stage = stages_[s];
+    Backend& b = *stage.backend;
+    const Activations& a = activations_[s];
+    if (s > 0) {  // x goes to another device
+      const std::span<const float> x = stages_[s - 1].backend->read(activations_[s - 1].x, batch->n_rows());
+      begin(b);
+      b.write(x, a.x);
+    }
+    for (int32_t l = stage.first_layer; l < stage.end_layer; ++l) {
+      const size_t layer = size_t(l);
+      const int32_t kv_layer = l - stage.first_layer;
+      const LayerWeights& w = weights_.layers[layer];
+      if (!drop_cancelled(b, a.x)) return {};
 
-    b.rms_norm(a_.x, w.attention_norm, eps, a_.h);
-    products.matmul(l, a_.h, {{kQ, a_.q}, {kK, a_.k}, {kV, a_.v}});
-    b.rope_and_append(int32_t(l), a_.q, a_.k, a_.v);
-    b.attention(int32_t(l), a_.q, a_.attention);
-    products.matmul_add(l, a_.attention, kO, a_.x, a_.h);
+      b.rms_norm(a.x, w.attention_norm, eps, a.h);
+      products.matmul(layer, a.h, {{kQ, a.q}, {kK, a.k}, {kV, a.v}});
+      b.rope_and_append(kv_layer, a.q, a.k, a.v);
+      b.attention(kv_layer, a.q, a.attention);
+      products.matmul_add(layer, a.attention, kO, a.x, a.h);
 
-    b.rms_norm(a_.x, w.ffn_norm, eps, a_.h);
-    products.swiglu(l, a_.h, a_.ffn, a_.up);
-    products.matmul_add(l, a_.ffn, kDown, a_.x, a_.h);
+      b.rms_norm(a.x, w.ffn_norm, eps, a.h);
+      products.swiglu(layer, a.h, a.ffn, a.up);
+      products.matmul_add(layer, a.ffn, kDown, a.x, a.h);
+    }
   }
-  if (output_rows.empty() || !drop_cancelled(a_.x)) return {};
+  Backend& b = backend();
+  const Activations& a = activations_.back();
+  if (output_rows.empty() || !drop_cancelled(b, a.x)) return {};
 
   // Rows that left keep a place in the result: row 0 stands in, the caller ignores it.
   std::vector<int32_t> wanted;
@@ -121,11 +160,11 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   const std::vector<const Adapter*> adapters = adapters_of_rows(*batch);
   std::vector<const Adapter*> wanted_adapters;
   for (int32_t row : wanted) wanted_adapters.push_back(adapters[size_t(row)]);
-  products.set_rows(wanted_adapters);
-  b.gather_rows(a_.x, wanted, a_.h);
-  b.rms_norm(a_.h, weights_.final_norm, eps, a_.h);
-  products.output(a_.h, a_.logits);
-  return b.read(a_.logits, int64_t(output_rows.size()));
+  products.set_rows(b, wanted_adapters);
+  b.gather_rows(a.x, wanted, a.h);
+  b.rms_norm(a.h, weights_.final_norm, eps, a.h);
+  products.output(a.h, a.logits);
+  return b.read(a.logits, int64_t(output_rows.size()));
 }
 
 }  // namespace maestrale

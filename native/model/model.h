@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A loaded model: its config, its weights on a backend, and the forward pass over a batch.
+// A loaded model: its config, its weights on one or several devices, and the forward pass over a batch.
 #pragma once
 
 #include <cstdint>
@@ -30,15 +30,30 @@ struct Weights {
   Matrix output;      // (vocab_size, dim)
 };
 
+// Consecutive layers on one device. The first stage of a model has the embedding too, the last one the final
+// norm and the output matrix.
+struct Stage {
+  std::unique_ptr<Backend> backend;
+  int32_t first_layer = 0, end_layer = 0;  // [first, end)
+};
+
 class Model {
  public:
-  Model(ModelConfig config, std::unique_ptr<Backend> backend, Weights weights);
+  // `stages` cover the layers in order.
+  Model(ModelConfig config, std::vector<Stage> stages, Weights weights);
 
   const ModelConfig& config() const { return config_; }
-  Backend& backend() { return *backend_; }
+  const std::vector<Stage>& stages() const { return stages_; }
+  // Of the last stage, which computes the logits.
+  Backend& backend() { return *stages_.back().backend; }
 
-  // Allocates activations for batches of up to `max_rows` rows and configures the KV cache.
+  // Allocates activations for batches of up to `max_rows` rows and configures the KV cache, in which every
+  // stage holds its layers of each page.
   void prepare(int32_t max_rows, const KvConfig& kv);
+  // Bytes that prepare() and the steps after it take at most of `backend`, pages aside, when it has a stage
+  // of such a model, the last one if `computes_logits`.
+  static uint64_t workspace_bytes(const ModelConfig& config, Backend& backend, bool computes_logits,
+                                  int32_t max_rows, const KvConfig& kv);
 
   // Asked between layers: has this sequence (index into batch.sequences) been cancelled?
   using IsCancelled = std::function<bool(size_t sequence)>;
@@ -51,12 +66,19 @@ class Model {
                                  const IsCancelled& is_cancelled);
 
  private:
-  ModelConfig config_;
-  std::unique_ptr<Backend> backend_;
-  Weights weights_;
   struct Activations {
     Tensor x, h, q, k, v, attention, ffn, up, logits;
-  } a_;
+  };
+  struct Activation {
+    Tensor Activations::*tensor;
+    int64_t cols;
+  };
+  static std::vector<Activation> activations_of(const ModelConfig& config, Backend& backend,
+                                                bool computes_logits);
+  ModelConfig config_;
+  std::vector<Stage> stages_;
+  std::vector<Activations> activations_;  // of each stage
+  Weights weights_;
 };
 
 }  // namespace maestrale

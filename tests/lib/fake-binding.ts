@@ -81,6 +81,7 @@ export class FakeEngine {
       contextLength: 100,
       trainedContextLength: 100,
       device: 'cpu',
+      gpuLayers: 0,
       isa: 'scalar',
       threads: 1,
       kvCacheType: 'f16',

@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "expect_error.h"
+#include "model/gguf_weights.h"
 #include "reference.h"
 #include "simulated_gpu.h"
 
@@ -40,6 +41,20 @@ std::unique_ptr<Model> load_cuda(const std::string& name, const CudaOptions& opt
 void check_reference(const std::string& name, int chunk) {
   CHECK(check_prompts(*load_cuda(name + "-bf16"), name, chunk) >= 8);
   check_nothing_leaks();
+}
+
+// The first layers on the CPU, the last `on_gpu` ones on the GPU.
+std::unique_ptr<Model> load_split(const std::string& name, int32_t on_gpu) {
+  const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
+  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
+  const ModelConfig config = config_from_gguf(header);
+  std::vector<Stage> stages;
+  stages.push_back({make_cpu_backend({1, ""}), 0, config.n_layers - on_gpu});
+  stages.push_back({make_cuda_backend(0), config.n_layers - on_gpu, config.n_layers});
+  auto model = load_model(GgufWeights(file, header, config), config, std::move(stages), {});
+  model->prepare(
+      128, {config.n_layers, config.n_kv_heads, config.head_dim, KvType::kF16, 64, config.sliding_window});
+  return model;
 }
 
 bool is_k_quant(const std::string& type) { return type.find("_K") != type.npos; }
@@ -129,6 +144,32 @@ TEST("cuda: logits have the same bits for every cut of the prompt and beside bat
     int polls = 0;
     CHECK(same_bits(model->forward(batch, outputs, [&](size_t s) { return s == 0 && polls++ >= 2; }), end));
   }
+}
+
+TEST("cuda: a model on the CPU and the GPU gives the reference logits, however its prompt is cut") {
+  use_simulator("cc=86,races=0");
+  for (const int32_t on_gpu : {1, 2}) {
+    const auto model = load_split("swa16-bf16", on_gpu);
+    CHECK(check_prompts(*model, "swa16", 128) >= 8);
+    const std::vector<int32_t> tokens = tokens_below(512, 40, 1);
+    const std::vector<float> want = run_logits(*model, tokens, 40);
+    CHECK(same_bits(run_logits(*model, tokens, 7), want));
+
+    // Beside a sequence that leaves before a layer on the CPU or on the GPU.
+    for (int gone = 1; gone <= 3; ++gone) {
+      Batch batch;
+      batch.tokens = tokens_below(512, 9, 2);
+      batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
+      const std::vector<PageId> first{8}, second{9};
+      batch.sequences = {{0, 9, 0, 0, first}, {9, 40, 0, 0, second}};
+      std::vector<int32_t> rows;
+      for (int32_t i = 9; i < 49; ++i) rows.push_back(i);
+      int polls = 0;
+      CHECK(
+          same_bits(model->forward(batch, rows, [&](size_t s) { return s == 0 && polls++ >= gone; }), want));
+    }
+  }
+  check_nothing_leaks();
 }
 
 // Every (queries, page) pair of which some query sees some key costs 64 mma for the scores and 64 for the

@@ -57,6 +57,7 @@ class Host {
   static constexpr const char* kModel = "models/hd128-q4_0.gguf";
 
   Engine& engine() { return *opened_.engine; }
+  const OpenedModel& opened() const { return opened_; }
   int32_t vocab_size() const { return opened_.config.vocab_size; }
   int64_t most_pages() const { return most_pages_; }
 

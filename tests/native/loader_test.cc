@@ -63,6 +63,7 @@ class RecordingBackend final : public Backend {
   Tensor allocate(int64_t, int64_t cols) override { return {nullptr, cols}; }
   void configure_kv(const KvConfig&) override {}
   uint64_t kv_page_bytes(const KvConfig&) const override { return 0; }
+  uint64_t scratch_bytes(const KvConfig&, int64_t, int64_t, int64_t) const override { return 0; }
   void set_interrupt(const std::atomic<bool>*) override {}
   void begin(const Batch&) override {}
   void embed(const Matrix&, Tensor) override {}
@@ -74,6 +75,7 @@ class RecordingBackend final : public Backend {
   void attention(int32_t, Tensor, Tensor) override {}
   void gather_rows(Tensor, std::span<const int32_t>, Tensor) override {}
   std::span<const float> read(Tensor, int64_t) override { return {}; }
+  void write(std::span<const float>, Tensor) override {}
   void set_rope(std::span<const double>) override {}
 
  private:
