@@ -316,11 +316,13 @@ extern "C" __global__ void __launch_bounds__(128)
   const Partials from = {const_cast<float*>(partials), partial_rows, chunks};
   const long long first = max(tile.first_position - window + 1, 0ll) / kChunk;
   const int n = int((tile.first_position + tile.n_rows - 1) / kChunk - first) + 1;
+  const int chunk_stride = partial_rows * (head_dim + 2);
   for (int row = 0; row < tile.n_rows; ++row) {
+    const float* part =
+        from.row(blockIdx.x, head / group, heads / group, 0, row * group + head % group, head_dim);
     float greatest = -CUDART_INF_F, sum = 0, value = 0;
-    for (int c = 0; c < n; ++c) {
-      const float* part =
-          from.row(blockIdx.x, head / group, heads / group, c, row * group + head % group, head_dim);
+#pragma unroll 2  // more would take registers that hold other blocks
+    for (int c = 0; c < n; ++c, part += chunk_stride) {
       const float next = fmaxf(greatest, part[0]);
       const float shrink = decay(greatest, next), part_shrink = decay(part[0], next);
       greatest = next;
