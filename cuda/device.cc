@@ -5,18 +5,13 @@
 #include <utility>
 
 #include "base/error.h"
+#include "cuda/device_list.h"
 
 namespace maestrale::cuda {
 namespace {
 
-constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76, kMultiprocessors = 16;  // CUdevice_attribute
+constexpr int kMultiprocessors = 16;  // CUdevice_attribute
 constexpr unsigned kNonBlockingStream = 1;
-
-int attribute(const Device& device, int ordinal, int which) {
-  int value = 0;
-  MAESTRALE_CU(device, cuDeviceGetAttribute, &value, which, ordinal);
-  return value;
-}
 
 }  // namespace
 
@@ -28,12 +23,11 @@ Device::Device(int ordinal) : driver_(open_driver()) {
                 name + " does not exist: there " +
                     (count == 1 ? "is 1 CUDA device" : "are " + std::to_string(count) + " CUDA devices"));
   MAESTRALE_CU(*this, cuDeviceGet, &device_, ordinal);
-  capability_ =
-      10 * attribute(*this, device_, kCapabilityMajor) + attribute(*this, device_, kCapabilityMinor);
-  if (capability_ < 75)
+  capability_ = compute_capability(device_);
+  if (capability_ < kOldestCapability)
     throw Error(ErrorCode::kDevice, name + " has compute capability " + std::to_string(capability_ / 10) +
                                         "." + std::to_string(capability_ % 10) + ", but 7.5 is needed");
-  multiprocessors_ = attribute(*this, device_, kMultiprocessors);
+  MAESTRALE_CU(*this, cuDeviceGetAttribute, &multiprocessors_, kMultiprocessors, device_);
   MAESTRALE_CU(*this, cuCtxCreate_v2, &context_, 0, device_);
   try {
     MAESTRALE_CU(*this, cuStreamCreate, &stream_, kNonBlockingStream);

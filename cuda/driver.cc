@@ -13,8 +13,8 @@
 namespace maestrale::cuda {
 namespace {
 
-constexpr int kOldestDriver = 11000;  // reads PTX 7.0
-constexpr int kCudaOutOfMemory = 2;
+constexpr int kOldestDriver = 11000;                  // reads PTX 7.0
+constexpr int kCudaOutOfMemory = 2, kNoDevice = 100;  // CUresult
 
 // The results after which a context does nothing any more.
 bool loses_context(int result) {
@@ -64,6 +64,8 @@ Driver load(const char* path) {
   MAESTRALE_RESOLVE(cuDriverGetVersion);
   MAESTRALE_RESOLVE(cuDeviceGetCount);
   MAESTRALE_RESOLVE(cuDeviceGet);
+  MAESTRALE_RESOLVE(cuDeviceGetName);
+  MAESTRALE_RESOLVE(cuDeviceTotalMem_v2);
   MAESTRALE_RESOLVE(cuDeviceGetAttribute);
   MAESTRALE_RESOLVE(cuCtxCreate_v2);
   MAESTRALE_RESOLVE(cuCtxDestroy_v2);
@@ -91,7 +93,9 @@ Driver load(const char* path) {
   MAESTRALE_RESOLVE(cuGraphExecDestroy);
   MAESTRALE_RESOLVE(cuGetErrorName);
 #undef MAESTRALE_RESOLVE
-  if (const int result = d.cuInit(0)) unavailable("cuInit failed with " + error_name(d, result));
+  const int started = d.cuInit(0);
+  if (started == kNoDevice) unavailable("the driver finds no GPU");
+  if (started != 0) unavailable("cuInit failed with " + error_name(d, started));
   int version = 0;
   if (const int result = d.cuDriverGetVersion(&version))
     unavailable("cuDriverGetVersion failed with " + error_name(d, result));
@@ -111,13 +115,6 @@ const Driver& open_driver() {
   const std::lock_guard lock(mutex);
   const auto found = opened->find(name);
   return found != opened->end() ? found->second : opened->emplace(name, load(path)).first->second;
-}
-
-int count_devices() {
-  const Driver& d = open_driver();
-  int count = 0;
-  check(d, d.cuDeviceGetCount(&count), "cuDeviceGetCount");
-  return count;
 }
 
 void check(const Driver& driver, int result, const char* call) {

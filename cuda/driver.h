@@ -16,6 +16,8 @@ struct Driver {
   int (*cuDriverGetVersion)(int* version);
   int (*cuDeviceGetCount)(int* count);
   int (*cuDeviceGet)(int* device, int ordinal);
+  int (*cuDeviceGetName)(char* name, int length, int device);
+  int (*cuDeviceTotalMem_v2)(size_t* bytes, int device);
   int (*cuDeviceGetAttribute)(int* value, int attribute, int device);
   int (*cuCtxCreate_v2)(Handle* context, unsigned flags, int device);
   int (*cuCtxDestroy_v2)(Handle context);
@@ -51,9 +53,6 @@ struct Driver {
 // switches CUDA off. Throws Error{kDevice} when there is none, when it is older than CUDA 11.0 or finds no
 // device; what fails is tried again by the next caller. Thread-safe.
 const Driver& open_driver();
-
-// Devices of that driver. Throws as open_driver() does.
-int count_devices();
 
 // Throws Error for a CUresult other than 0: kOutOfMemory for memory, else kDevice, with the call and the
 // driver's name of the error.

@@ -10,6 +10,7 @@ import { packageRoot } from '#addon'
 import { loadModel } from '../index.js'
 import type { NativeMachine } from '../native/binding.js'
 import { loadBinding } from '../native/load.js'
+import { checkCuda, checkGpuModel } from './doctor-cuda.js'
 import { DEFAULT_PROMPT, modelPath } from './options.js'
 import { bytes, styled } from './terminal.js'
 
@@ -23,7 +24,7 @@ Examples:
 /** `'warn'`: it works, but slowly or not for everything; `'none'`: not there, and not needed. */
 type Status = 'ok' | 'warn' | 'fail' | 'none'
 
-interface Finding {
+export interface Finding {
   status: Status
   /** One line for a reader. */
   text: string
@@ -31,7 +32,7 @@ interface Finding {
   [figure: string]: unknown
 }
 
-interface Context {
+export interface Context {
   /** Absent when the addon does not load. */
   machine?: NativeMachine
 }
@@ -44,7 +45,7 @@ interface Check {
 }
 
 /** A 7B model in Q4_K_M: bytes that every token reads, and that memory must hold. */
-const USUAL_MODEL = 4.37e9
+export const USUAL_MODEL = 4.37e9
 
 const CHECKS: readonly Check[] = [
   { name: 'package', run: checkPackage },
@@ -56,6 +57,7 @@ const CHECKS: readonly Check[] = [
   { name: 'kernels', native: true, run: checkKernels },
   { name: 'self-check', native: true, run: checkModel },
   { name: 'cuda', native: true, run: checkCuda },
+  { name: 'cuda-check', native: true, run: checkGpuModel },
 ]
 
 export function addDoctorCommand(program: Command): void {
@@ -197,7 +199,7 @@ async function checkModel({ machine }: Context): Promise<Finding> {
   try {
     for (const isa of isas) {
       process.env.MAESTRALE_ISA = isa
-      await using model = await loadModel(path)
+      await using model = await loadModel(path, { device: 'cpu' })
       const logits = await model.logits(model.tokenizer.encode(DEFAULT_PROMPT))
       expected ??= logits
       if (!logits.every(Number.isFinite)) throw new Error(`the kernels of ${isa} give no numbers`)
@@ -217,12 +219,4 @@ async function checkModel({ machine }: Context): Promise<Finding> {
 
 function asBytes(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-}
-
-function checkCuda({ machine }: Context): Finding {
-  const problem = machine?.cudaProblem
-  if (problem !== undefined) return { status: 'none', text: problem }
-  const devices = machine?.cudaDevices ?? 0
-  const text = `the driver has ${devices} ${devices === 1 ? 'device' : 'devices'}; device: 'cuda' uses the first`
-  return { status: devices > 0 ? 'ok' : 'none', text, devices }
 }

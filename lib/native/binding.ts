@@ -224,6 +224,17 @@ export interface NativeInspection {
   }
 }
 
+export interface NativeGpu {
+  /** As its maker calls it. */
+  name: string
+  /** Compute capability, 75 for 7.5. */
+  capability: number
+  /** Bytes, used ones included. */
+  memory: number
+  /** New enough. */
+  usable: boolean
+}
+
 export interface NativeMachine {
   /** CPUs this process may use. */
   threads: number
@@ -233,7 +244,10 @@ export interface NativeMachine {
   readBandwidth: number
   /** Kernel tables, best first. */
   isas: string[]
-  cudaDevices: number
+  /** cuda:0, cuda:1, ... */
+  gpus: NativeGpu[]
+  /** The latest CUDA that the driver supports, 12040 for 12.4. */
+  cudaVersion: number
   /** Why there is no CUDA. */
   cudaProblem?: string
 }

@@ -21,7 +21,17 @@ class ExamineJob final : public Job {
     const Napi::Array isas = Napi::Array::New(env);
     for (const std::string& name : machine_.isas) isas.Set(isas.Length(), name);
     object.Set("isas", isas);
-    object.Set("cudaDevices", machine_.cuda_devices);
+    const Napi::Array gpus = Napi::Array::New(env);
+    for (const GpuFacts& gpu : machine_.gpus) {
+      const Napi::Object facts = Napi::Object::New(env);
+      facts.Set("name", gpu.name);
+      facts.Set("capability", gpu.capability);
+      facts.Set("memory", double(gpu.memory));
+      facts.Set("usable", gpu.usable);
+      gpus.Set(gpus.Length(), facts);
+    }
+    object.Set("gpus", gpus);
+    object.Set("cudaVersion", machine_.cuda_version);
     if (!machine_.cuda_problem.empty()) object.Set("cudaProblem", machine_.cuda_problem);
     return object;
   }

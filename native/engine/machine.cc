@@ -9,13 +9,26 @@
 #include "cpu/cpu_backend.h"
 #include "engine/memory_budget.h"
 #ifdef MAESTRALE_CUDA
-#include "cuda/driver.h"
+#include "cuda/device_list.h"
 #endif
 
 namespace maestrale {
 namespace {
 
 constexpr uint64_t kProbeBytes = uint64_t{512} << 20;  // beyond any last-level cache but a few servers'
+
+void examine_gpus(Machine& machine) {
+#ifdef MAESTRALE_CUDA
+  const cuda::DeviceList list = cuda::list_devices();
+  machine.cuda_version = list.driver_version;
+  for (const cuda::DeviceFacts& device : list.devices)
+    machine.gpus.push_back(
+        {device.name, device.capability, device.memory, device.capability >= cuda::kOldestCapability});
+#else
+  (void)machine;
+  count_cuda_devices();  // says why there are none
+#endif
+}
 
 }  // namespace
 
@@ -35,7 +48,7 @@ Machine examine_machine() {
   machine.read_bandwidth =
       read_bandwidth(machine.threads, std::min(kProbeBytes, machine.available_memory / 4));
   try {
-    machine.cuda_devices = count_cuda_devices();
+    examine_gpus(machine);
   } catch (const Error& error) {
     machine.cuda_problem = error.message();
   }

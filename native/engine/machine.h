@@ -8,13 +8,21 @@
 
 namespace maestrale {
 
+struct GpuFacts {
+  std::string name;     // as its maker calls it
+  int capability = 0;   // compute capability, 75 for 7.5
+  uint64_t memory = 0;  // bytes, used ones included
+  bool usable = false;  // new enough
+};
+
 struct Machine {
   int threads = 0;                // CPUs this process may use
   uint64_t available_memory = 0;  // bytes
   double read_bandwidth = 0.0;    // bytes a second, of all threads together
   std::vector<std::string> isas;  // kernel tables, best first
-  int cuda_devices = 0;
-  std::string cuda_problem;  // why there is no CUDA; empty when there is
+  std::vector<GpuFacts> gpus;     // cuda:0, cuda:1, ...
+  int cuda_version = 0;           // the latest that the driver supports, 12040 for 12.4
+  std::string cuda_problem;       // why there is no CUDA; empty when there is
 };
 
 // Throws Error{kDevice} with the reason when there is no driver, or no CUDA back end in this build.

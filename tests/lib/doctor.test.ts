@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // maestrale doctor on this machine, on one with fewer CPUs, with a driver and without the addon.
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -43,6 +43,7 @@ test('finds this machine in order', () => {
     'kernels',
     'self-check',
     'cuda',
+    'cuda-check',
   ])
   expect(checks.filter((check) => check.status === 'fail')).toEqual([])
   expect(find('self-check')?.isas).toEqual(find('kernels')?.isas)
@@ -70,6 +71,59 @@ test('says why there is no CUDA', () => {
   const { ok, find } = doctor({ MAESTRALE_CUDA_DRIVER: '/no/such/driver.so' })
   expect(ok).toBe(true)
   expect(find('cuda')).toMatchObject({ status: 'none', text: expect.stringMatching(/CUDA/) })
+})
+
+const simulator = join(root, 'build/libptxsim_cuda.so')
+
+describe.skipIf(!existsSync(simulator))('on a simulated GPU', () => {
+  const withGpu = (settings: string) =>
+    doctor({
+      MAESTRALE_CUDA_DRIVER: simulator,
+      MAESTRALE_PTXSIM: `quiet,races=0,initcheck=0,count=0,${settings}`,
+    })
+
+  test('names driver and GPUs, what they hold, and checks their kernels', () => {
+    const { ok, find } = withGpu('cc=86,memory=24g,devices=2,driver=12040')
+    expect(ok).toBe(true)
+    const gpu = { name: 'ptxsim sm_86', capability: 86, memory: 24 * 2 ** 30, usable: true }
+    expect(find('cuda')).toMatchObject({ status: 'ok', version: '12.4', devices: [gpu, gpu] })
+    expect(find('cuda')?.text).toBe(
+      'driver for CUDA 12.4; ' +
+        'cuda:0 is ptxsim sm_86, compute capability 8.6, 25.8 GB, holds all layers of a 7B model in Q4_K_M; ' +
+        'cuda:1 is ptxsim sm_86, compute capability 8.6, 25.8 GB, holds all layers of a 7B model in Q4_K_M',
+    )
+    const { status, errors } = find('cuda-check') as Check & { errors: Record<string, number> }
+    expect(status).toBe('ok')
+    expect(Object.keys(errors)).toEqual(['cuda:0', 'cuda:1'])
+    for (const error of Object.values(errors)) expect(error).toBeGreaterThan(0)
+  })
+
+  test('says how many layers a small GPU holds', () => {
+    expect(withGpu('memory=3g').find('cuda')?.text).toContain(
+      'holds about 16 of the 32 layers of a 7B model in Q4_K_M',
+    )
+  })
+
+  test.each([
+    [
+      'driver=10020',
+      'none',
+      /^CUDA is not available: the driver supports CUDA 10\.2, but 11\.0 is needed$/,
+    ],
+    ['devices=0', 'none', /^CUDA is not available: the driver finds no GPU$/],
+    ['cc=70', 'warn', /compute capability 7\.0, .* but compute capability 7\.5 is needed$/],
+  ])('%s: says in one sentence why it is of no use', (settings, status, text) => {
+    const { ok, find } = withGpu(settings)
+    expect(ok).toBe(true)
+    expect(find('cuda')).toMatchObject({ status, text: expect.stringMatching(text) })
+    expect(find('cuda-check')?.status).toBe('none')
+  })
+
+  test('a GPU that fails is a failure', () => {
+    const { ok, status, find } = withGpu('fail_launch=100:719')
+    expect([ok, status]).toEqual([false, 1])
+    expect(find('cuda-check')).toMatchObject({ status: 'fail', code: 'ERR_DEVICE' })
+  })
 })
 
 test('says why the addon does not load', () => {

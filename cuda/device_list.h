@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The GPUs that the driver has, without opening one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace maestrale::cuda {
+
+inline constexpr int kOldestCapability = 75;
+
+struct DeviceFacts {
+  std::string name;     // as its maker calls it
+  int capability = 0;   // 75, 80, 86, ...
+  uint64_t memory = 0;  // bytes, used ones included
+};
+
+struct DeviceList {
+  int driver_version = 0;  // the latest CUDA it supports, 12040 for 12.4
+  std::vector<DeviceFacts> devices;
+};
+
+// Throws as open_driver() does.
+DeviceList list_devices();
+int count_devices();
+
+// Compute capability of a device, by its handle.
+int compute_capability(int device);
+
+}  // namespace maestrale::cuda
