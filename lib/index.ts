@@ -4,7 +4,7 @@ export type { ChatMessage, Tool, ToolCall } from './chat/format.js'
 export { type ErrorCode, MaestraleError } from './errors.js'
 export type { Generation } from './generation.js'
 export { type PulledModel, type PullOptions, pullModel } from './hub/pull.js'
-export { type MergeOptions, mergeAdapter } from './merge.js'
+export { type MergeFormat, type MergeOptions, mergeAdapter } from './merge.js'
 export {
   type ChatOptions,
   type ChatResult,

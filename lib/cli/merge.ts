@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// maestrale merge: a model and a LoRA adapter to one GGUF file.
+// maestrale merge: a model and a LoRA adapter to one model.
 import { type Command, Option } from 'commander'
 
-import { mergeAdapter } from '../merge.js'
+import { MERGE_FORMATS, type MergeFormat, mergeAdapter } from '../merge.js'
 import { QUANTIZE_TYPES } from '../options.js'
 import type { QuantizeType } from '../types.js'
 import { MODEL_HELP, modelPath, number } from './options.js'
@@ -13,10 +13,12 @@ const EXAMPLES = `
 Examples:
   maestrale merge model.Q4_K_M.gguf ./my-lora merged.Q4_K_M.gguf
   maestrale merge Mistral-7B-v0.1/ ./my-lora merged.bf16.gguf --type bf16
+  maestrale merge model.Q4_K_M.gguf ./my-lora merged/ --format safetensors --type bf16
 
 Folding an adapter into quantised weights rounds them anew; --adapter of the other commands loses nothing.`
 
 interface MergeFlags {
+  format?: MergeFormat
   type?: QuantizeType
   scale?: number
   threads?: number
@@ -27,14 +29,20 @@ export function addMergeCommand(program: Command): void {
   program
     .command('merge')
     .summary('fold a LoRA adapter into a model')
-    .description('Writes a model with a LoRA adapter folded into its weights as a GGUF file.')
+    .description('Writes a model with a LoRA adapter folded into its weights.')
     .argument('<model>', MODEL_HELP)
     .argument('<adapter>', 'a PEFT directory or a GGUF adapter')
-    .argument('<output>', 'the GGUF file to write')
+    .argument('<output>', 'the GGUF file to write, or with --format safetensors the directory')
+    .addOption(
+      new Option(
+        '--format <format>',
+        "a GGUF file or a Hugging Face directory (default: 'gguf')",
+      ).choices(MERGE_FORMATS),
+    )
     .addOption(
       new Option(
         '--type <type>',
-        'storage type of the matrices (default: those of the model)',
+        'storage type of the matrices (default: those of the model; f16 in a directory for what is quantised)',
       ).choices(QUANTIZE_TYPES),
     )
     .option('--scale <x>', 'multiplies what the adapter adds (default: 1)', number)

@@ -258,6 +258,7 @@ export interface NativeMergeOptions {
   scale: number
   /** Name of a type or mix; '': every matrix keeps its type. */
   type: string
+  format: 'gguf' | 'safetensors'
   /** 0: as many as the CPUs this process may use. */
   threads: number
 }
@@ -306,7 +307,7 @@ export interface Binding {
   ): NativeJob<NativeQuantized>
   /** Takes a fraction of a second: it measures. */
   examineMachine(): Promise<NativeMachine>
-  /** Writes the model `input` with an adapter in its weights as a GGUF file. */
+  /** Writes the model `input` with an adapter in its weights; `output` appears when it is complete. */
   merge(
     input: string,
     output: string,

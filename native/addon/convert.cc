@@ -223,6 +223,7 @@ MergeOptions to_merge_options(const Napi::Object& js) {
   options.adapter = text(js, "adapter");
   options.scale = float(number(js, "scale"));
   options.type = text(js, "type");
+  options.format = text(js, "format") == "safetensors" ? MergeFormat::kSafetensors : MergeFormat::kGguf;
   options.threads = integer<int32_t>(js, "threads");
   return options;
 }

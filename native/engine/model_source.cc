@@ -9,6 +9,7 @@
 #include "io/mapped_file.h"
 #include "model/gguf_config.h"
 #include "model/gguf_weights.h"
+#include "model/hf_files.h"
 #include "model/hf_weights.h"
 #include "tokenizer/gguf_vocab.h"
 #include "tokenizer/hf_vocab.h"
@@ -40,8 +41,9 @@ class GgufSource final : public ModelSource {
 
 class HfSource final : public ModelSource {
  public:
-  HfSource(const std::string& directory, bool dequantize) : shards_(directory) {
+  HfSource(const std::string& directory, bool dequantize) : directory_(directory), shards_(directory) {
     const HfConfig config = read_hf_config(directory);
+    native_ = config.native;
     config_ = config.model;
     vocab_ = vocab_from_hf(directory, config.model.vocab_size);
     weights_ = std::make_unique<HfWeights>(shards_, config, dequantize);
@@ -60,9 +62,18 @@ class HfSource final : public ModelSource {
     write_vocab(vocab_, config_.vocab_size, metadata);
     return metadata;
   }
+  std::vector<std::string> side_files() const override {
+    std::vector<std::string> paths;
+    if (!native_)
+      for (const std::string& name : find_side_files(directory_))
+        paths.push_back((std::filesystem::path(directory_) / name).string());
+    return paths;
+  }
 
  private:
+  const std::string directory_;
   const HfShards shards_;
+  bool native_ = false;
 };
 
 }  // namespace

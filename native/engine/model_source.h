@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "io/gguf_writer.h"
 #include "model/config.h"
@@ -27,6 +28,9 @@ class ModelSource {
   // What a GGUF file of the model says beside its tensors: all that this one says, or what the model is.
   // Throws Error{kModelUnsupported} for a model without a vocabulary.
   virtual GgufMetadata metadata() const = 0;
+  // Paths of the files that a Hugging Face directory has beside its weights and its config, see
+  // find_side_files(); none for other models.
+  virtual std::vector<std::string> side_files() const { return {}; }
 
  protected:
   ModelConfig config_;

@@ -19,13 +19,14 @@ namespace {
 
 constexpr size_t kWriteBytes = size_t{4} << 20;  // between two calls of before_write
 
-// Unique among the files that are being written: one process may write the same path twice at a time.
+}  // namespace
+
 std::string temporary_name(const std::string& path) {
   static std::atomic<unsigned> count{0};
   return path + "." + std::to_string(::getpid()) + "-" + std::to_string(count++) + ".tmp";
 }
 
-// A rename is on disk when its directory is. File systems that cannot do that rename durably anyway.
+// File systems that cannot do that rename durably anyway.
 void sync_directory_of(const std::string& path) {
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
   const int fd = ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -34,10 +35,11 @@ void sync_directory_of(const std::string& path) {
   ::close(fd);
 }
 
-}  // namespace
-
 AtomicFile::AtomicFile(const std::string& path, std::function<void()> before_write)
     : path_(path), temporary_(temporary_name(path)), before_write_(std::move(before_write)) {
+  std::error_code absent;
+  if (std::filesystem::is_directory(path, absent))
+    throw Error(ErrorCode::kInvalidArg, "'" + path + "' is a directory, where a file is to be written");
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) fail("create");
 }
@@ -73,8 +75,8 @@ void AtomicFile::commit() {
 }
 
 void AtomicFile::fail(const char* verb) const {
-  throw Error(ErrorCode::kInvalidArg, "cannot " + std::string(verb) + " '" + temporary_ +
-                                          "': " + std::generic_category().message(errno));
+  throw Error(ErrorCode::kInvalidArg,
+              "cannot " + std::string(verb) + " '" + path_ + "': " + std::generic_category().message(errno));
 }
 
 }  // namespace maestrale

@@ -11,6 +11,13 @@
 
 namespace maestrale {
 
+// A name beside `path` for what is to become it, unique among those that this process hands out: it may write
+// the same path twice at a time.
+std::string temporary_name(const std::string& path);
+
+// Puts the directory that holds `path` on disk: until then a rename is not.
+void sync_directory_of(const std::string& path);
+
 class AtomicFile {
  public:
   // Writes go to a file beside `path`, which is removed unless commit() succeeds. `before_write` is called

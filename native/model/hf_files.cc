@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -44,6 +46,18 @@ HfFiles find_hf_files(const std::string& directory) {
   }
   files.config = files.native ? "params.json" : "config.json";
   return files;
+}
+
+std::vector<std::string> find_side_files(const std::string& directory) {
+  constexpr std::string_view kNames[] = {
+      "added_tokens.json",       "chat_template.jinja", "chat_template.json", "generation_config.json",
+      "special_tokens_map.json", "tokenizer.json",      "tokenizer.model",    "tokenizer_config.json"};
+  std::vector<std::string> found;
+  for (const std::string& name : names_in(directory))
+    if (std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames) ||
+        name.find(".model.v") != std::string::npos)
+      found.push_back(name);
+  return found;
 }
 
 void fail_without_weights(const std::string& directory) {

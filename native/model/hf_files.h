@@ -20,6 +20,10 @@ struct HfFiles {
 // Looks at names only; opens nothing.
 HfFiles find_hf_files(const std::string& directory);
 
+// Names of the files in Hugging Face's layout that say how a model is used: tokenizer, chat template and
+// defaults of generation, all that are there.
+std::vector<std::string> find_side_files(const std::string& directory);
+
 // Says why a directory without safetensors files cannot be loaded. Throws Error{kModelUnsupported} for one
 // whose weights are pickled, which are never read: reading them may run code. Error{kModelFormat} otherwise.
 [[noreturn]] void fail_without_weights(const std::string& directory);

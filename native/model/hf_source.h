@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of weight matrices out of Hugging Face checkpoints: as stored, with the rows of Q and K reordered
-// for interleaved RoPE, quantised on the fly. The sources wrap one another and hold no rows themselves.
+// for interleaved RoPE and back, quantised on the fly. The sources wrap one another and hold no rows
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +42,21 @@ class InterleavedSource final : public MatrixSource {
   const std::unique_ptr<const MatrixSource> inner_;
   const int64_t head_dim_;
 };
+
+// The converse: Q or K of a model with its rows in the order of a Hugging Face checkpoint.
+class HalvedSource final : public MatrixSource {
+ public:
+  // As InterleavedSource.
+  HalvedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim);
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override;
+
+ private:
+  const std::unique_ptr<const MatrixSource> inner_;
+  const int64_t head_dim_;
+};
+
+// Where row `row` of an InterleavedSource is in the checkpoint.
+int64_t checkpoint_row(int64_t row, int64_t head_dim);
 
 // The rows of another source, quantised to `type` whenever they are read; a row of floats at a time is all
 // the memory this takes.

@@ -98,8 +98,8 @@ std::unique_ptr<const MatrixSource> MergedWeights::open(const ModelTensor& tenso
   return std::make_unique<MergedSource>(std::move(source), delta->second);
 }
 
-RetypedWeights::RetypedWeights(const WeightStore& weights, const WeightStore& base)
-    : WeightStore(weights.tensors()), weights_(weights), base_(base) {}
+RetypedWeights::RetypedWeights(const WeightStore& weights, TypeOf type_of)
+    : WeightStore(weights.tensors()), weights_(weights), type_of_(std::move(type_of)) {}
 
 std::unique_ptr<const MatrixSource> RetypedWeights::open(const ModelTensor& tensor) const {
   std::unique_ptr<const MatrixSource> source = weights_.open(tensor);

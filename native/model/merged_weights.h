@@ -3,6 +3,7 @@
 // they are read (LoRA, Hu 2021); with DoRA every row is then brought to its magnitude (Liu 2024).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -35,18 +36,19 @@ class MergedWeights final : public WeightStore {
   std::map<std::string, const MatrixSource*> replacements_;  // of the adapter, by the name of the tensor
 };
 
-// Matrices of `weights` in the types that they have in `base`, quantised when they are read.
+// Tensors of another store in the types that a function gives them, quantised when they are read.
 class RetypedWeights final : public WeightStore {
  public:
-  // Both must outlive the store and have the same tensors.
-  RetypedWeights(const WeightStore& weights, const WeightStore& base);
+  using TypeOf = std::function<QuantType(const ModelTensor&)>;
+  // `weights` must outlive the store.
+  RetypedWeights(const WeightStore& weights, TypeOf type_of);
 
-  QuantType type(const ModelTensor& tensor) const override { return base_.type(tensor); }
+  QuantType type(const ModelTensor& tensor) const override { return type_of_(tensor); }
   std::unique_ptr<const MatrixSource> open(const ModelTensor& tensor) const override;
 
  private:
   const WeightStore& weights_;
-  const WeightStore& base_;
+  const TypeOf type_of_;
 };
 
 }  // namespace maestrale

@@ -16,12 +16,6 @@
 namespace maestrale {
 namespace {
 
-// Where row `row` of Q or K is in a Hugging Face checkpoint: see InterleavedSource.
-int64_t checkpoint_row(int64_t row, int64_t head_dim) {
-  const int64_t in_head = row % head_dim;
-  return row - in_head + in_head % 2 * (head_dim / 2) + in_head / 2;
-}
-
 // The scales of all blocks of 64 weights of a matrix, rounded to 8 bits in groups of 256, in the order of the
 // rows in a Hugging Face checkpoint, which bitsandbytes sees. `head_dim`: of Q and K, 1 for others.
 std::vector<float> double_quantized_scales(const MatrixSource& source, int64_t head_dim) {

@@ -2,7 +2,7 @@
 // LoRA adapters through the public API and the command line: the one that ships with the small model teaches
 // it a task it does not know.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -188,11 +188,57 @@ test('merging writes a model that answers without the adapter', async () => {
     expect(small.info.quantization).toEqual(model.info.quantization)
 
     await expect(mergeAdapter(path, path, output)).rejects.toMatchObject({ code: 'ERR_ADAPTER' })
-    for (const options of [{ type: 'q9' }, { scale: Number.NaN }, { rank: 4 }]) {
+    for (const options of [
+      { type: 'q9' },
+      { format: 'onnx' },
+      { scale: Number.NaN },
+      { rank: 4 },
+    ]) {
       await expect(
         mergeAdapter(path, adapter, output, options as MergeOptions),
       ).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' })
     }
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('merging writes a Hugging Face directory, from the command line too', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'maestrale-merge-'))
+  const output = join(directory, 'merged')
+  const merge = (...more: string[]) =>
+    spawnSync(process.execPath, [main, 'merge', 'mini', adapter, output, ...more], {
+      encoding: 'utf8',
+    })
+  try {
+    const wrong = merge('--format', 'safetensors', '--type', 'q4_k')
+    expect(wrong).toMatchObject({
+      status: 2,
+      stderr:
+        "maestrale: a Hugging Face directory holds weights in f32, f16 or bf16, not in 'q4_k'; write a GGUF file for that\n",
+    })
+    expect(readdirSync(directory)).toEqual([])
+    const { status, stdout } = merge('--format', 'safetensors', '--type', 'bf16', '--json')
+    expect([status, JSON.parse(stdout).quantization]).toEqual([0, { bf16: 44, f32: 13 }])
+    expect(readdirSync(output).sort()).toEqual([
+      'config.json',
+      'model.safetensors',
+      'tokenizer.model',
+      'tokenizer_config.json',
+    ])
+    await using merged = await loadModel(output)
+    expect(merged.info).toMatchObject({ slidingWindow: 256, chatFormat: model.info.chatFormat })
+    expect(await ask(merged)).toBe(answer)
+    expect(merge('--format', 'safetensors')).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/^maestrale: '.*' is there already; name a directory/),
+    })
+    expect(merge()).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(
+        /^maestrale: '.*' is a directory, where a file is to be written\n$/,
+      ),
+    })
   } finally {
     rmSync(directory, { recursive: true })
   }

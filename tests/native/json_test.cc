@@ -3,6 +3,7 @@
 #include "base/json.h"
 
 #include "base/error.h"
+#include "base/json_text.h"
 #include "check.h"
 
 using namespace maestrale;
@@ -83,4 +84,23 @@ TEST("json: depth and number of values are capped") {
   CHECK_THROWS(Json::parse(objects), ErrorCode::kModelFormat);
   CHECK_THROWS(Json::parse("[0,0,0,0]", {.depth = 2, .values = 4}), ErrorCode::kModelFormat);
   CHECK_EQ(Json::parse("[0,0,0]", {.depth = 2, .values = 4}).array()->size(), 3u);
+}
+
+TEST("json_text: what is written reads back") {
+  const std::string text = "\"quoted\" \\ \n\t\x01 \xe2\x96\x81 </s>";
+  JsonObjectText object;
+  object.add_string("text", text);
+  object.add_string(text, "");
+  object.add_integer("count", int64_t{-3});
+  object.add_flag("flag", false);
+  object.add("small", json_number(1e-5f));
+  object.add("large", json_number(1e6));
+  const Json json = Json::parse(object.text());
+  CHECK_EQ(*json.find("text")->string(), text);
+  CHECK_EQ(*json.find(text)->string(), "");
+  CHECK_EQ(*json.find("count")->integer(), -3);
+  CHECK(!*json.find("flag")->boolean());
+  CHECK(float(*json.find("small")->number()) == 1e-5f);
+  CHECK_EQ(*json.find("large")->number(), 1e6);
+  CHECK(Json::parse(JsonObjectText().text()).object()->empty());
 }

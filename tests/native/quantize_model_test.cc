@@ -268,7 +268,8 @@ TEST("quantize_model: what cannot be done is refused, and no file is left") {
   refuse(ErrorCode::kInvalidArg, "is a file of the model that is to be read",
          dir.write("in.gguf", read_vector_file("models/hd128-q8_0.gguf")), dir.path("in.gguf"), "q4_0");
   refuse(ErrorCode::kInvalidArg, "cannot create", vectors("hf/hd128"), dir.path("no/out"), "q8_0");
-  refuse(ErrorCode::kInvalidArg, "cannot rename", vectors("hf/hd128"), checkpoint.path(""), "q8_0");
+  refuse(ErrorCode::kInvalidArg, "is a directory, where a file is to be written", vectors("hf/hd128"),
+         checkpoint.path(""), "q8_0");
   pack_model(dir.path("in.gguf"), dir.path("packed"), {});
   refuse(ErrorCode::kInvalidArg, "is a packed file", dir.path("packed"), out, "q8_0");
   tokenless.write("config.json", read_vector_file("hf/swa16/config.json"));
