@@ -110,12 +110,14 @@ class CudaBackend final : public Backend {
     products_.swiglu(step_.n_rows, x, w_gate, w_up, out);
   }
   void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) override;
+  void project_heads(int32_t layer, Tensor x, std::span<const Projection, 3> qkv) override;
   void attention(int32_t layer, Tensor q, Tensor out) override;
   void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) override;
   std::span<const float> read(Tensor x, int64_t n_rows) override;
   void write(std::span<const float> rows, Tensor x) override;
 
  private:
+  cuda::HeadArgs head_args(int32_t layer) const;
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
 
   cuda::Device device_;
@@ -144,14 +146,32 @@ Tensor CudaBackend::load_vector(std::span<const float> values) {
   return tensor;
 }
 
+cuda::HeadArgs CudaBackend::head_args(int32_t layer) const {
+  const KvConfig& kv = cache_.config();
+  return {reinterpret_cast<const float*>(uintptr_t(step_.angles)),
+          reinterpret_cast<const long long*>(uintptr_t(step_.slots)),
+          reinterpret_cast<unsigned char*>(uintptr_t(cache_.address())),
+          cache_.page_stride(),
+          cache_.layer_at(layer),
+          kv.head_dim,
+          cuda::CacheType(kv.type)};
+}
+
 void CudaBackend::rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) {
   if (interrupted()) return;
   const KvConfig& kv = cache_.config();
   const int heads = int(q.cols) / kv.head_dim;
-  kernels_.rope_append[size_t(kv.type)](
-      {.x = step_.n_rows, .y = heads + kv.n_kv_heads, .block = kv.head_dim / 2}, address(q), address(k),
-      address(v), step_.angles, step_.slots, cache_.address(), cache_.page_stride(), cache_.layer_at(layer),
-      heads, kv.n_kv_heads);
+  kernels_.rope_append({.x = step_.n_rows, .y = ceil_div(heads + 2 * kv.n_kv_heads, 4), .block = 128},
+                       head_args(layer), address(q), address(k), address(v), heads, kv.n_kv_heads);
+}
+
+void CudaBackend::project_heads(int32_t layer, Tensor x, std::span<const Projection, 3> qkv) {
+  if (interrupted()) return;
+  const bool fuses =
+      cache_.config().head_dim % cuda::kStripeRows == 0 &&
+      std::ranges::all_of(qkv, [](const Projection& p) { return cuda::is_quantised(p.weight->type); });
+  if (!fuses) return Backend::project_heads(layer, x, qkv);
+  products_.matmul_heads(step_.n_rows, x, qkv, head_args(layer));
 }
 
 void CudaBackend::attention(int32_t layer, Tensor q, Tensor out) {

@@ -11,6 +11,7 @@ Kernels::Kernels(const KernelModule& module)
     : rms_norm(module, "rms_norm"),
       silu_multiply(module, "silu_multiply"),
       gather_rows(module, "gather_rows"),
+      rope_append(module, "rope_append"),
       combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
     if (!is_gguf_type(kQuantTraits[i].type)) continue;  // these do not run here
@@ -33,7 +34,6 @@ Kernels::Kernels(const KernelModule& module)
   }
   const char *kv_types[] = {"f16", "bf16", "q8_0"}, *head_dims[] = {"_32", "_128"}, *rows[] = {"_16", "_64"};
   for (size_t i = 0; i < 3; ++i) {
-    rope_append[i] = {module, std::string("rope_append_") + kv_types[i]};
     for (size_t d = 0; d < 2; ++d)
       for (size_t r = 0; r < 2; ++r)
         attention[i][d][r] = {module, std::string("attention_") + kv_types[i] + head_dims[d] + rows[r]};

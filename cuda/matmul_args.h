@@ -2,24 +2,29 @@
 // What the kernels that multiply with quantised weights are given, the same on both sides.
 #pragma once
 
+#include "cuda/head_args.h"
+
 namespace maestrale::cuda {
 
 enum class Epilogue : int {
   kStore,   // out = x * weight^T for every part
   kAdd,     // out += x * weight^T
-  kSwiGlu,  // out of part 0 = silu(x * weight 0^T) .* (x * weight 1^T)
+  kSwiGlu,  // out of part 0 = silu(x * weight 0^T) .* (x * weight 1^T), quantised too
+  kHeads,   // as kStore, then each head of out goes where its role says
 };
 
 struct MatmulArgs {
   struct Part {
     const unsigned char* weight;  // stripes, see tile_layout.h
     float* out;                   // (rows, features)
-    long long features;
+    int features;
+    Role role;  // of kHeads
   } part[3];
   const unsigned char* records;  // (rows, units) of activations, see tile_layout.h
   unsigned char* next_records;   // of kSwiGlu: where the output's own records go, or null
-  int* arrivals;                 // zeros, one for each unit of the output and tile of kTileRows rows
-  int n_parts;                   // of one type
+  int* arrivals;                 // zeros, one for each unit or head of the output and tile of kTileRows rows
+  HeadArgs heads;                // of kHeads
+  int n_heads;                   // of kHeads, in all parts
   int rows;
   int units;
   Epilogue epilogue;

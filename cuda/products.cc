@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -55,14 +56,18 @@ void Products::quantize(int n_rows, Tensor x, Form form) {
                                     units);
 }
 
-void Products::multiply(int n_rows, std::span<const Projection> parts, Epilogue epilogue) {
+void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilogue, const HeadArgs* heads) {
+  static_assert(std::has_unique_object_representations_v<MatmulArgs>);  // graphs are found by their bytes
   MatmulArgs args{};
-  const Matrix& first = *parts[0].weight;
+  if (heads != nullptr) args.heads = *heads;
+  const Matrix& first = *parts[0].projection.weight;
   int64_t stripes = 0, blocks = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
-    const Matrix& w = *parts[p].weight;
-    forget(parts[p].out);
-    args.part[p] = {reinterpret_cast<const unsigned char*>(w.data), parts[p].out.data, w.rows};
+    const auto& [weight, out] = parts[p].projection;
+    const Matrix& w = *weight;
+    forget(out);
+    args.part[p] = {reinterpret_cast<const unsigned char*>(w.data), out.data, int(w.rows), parts[p].role};
+    if (heads != nullptr) args.n_heads += int(w.rows) / heads->head_dim;
     if (epilogue == Epilogue::kSwiGlu && p > 0) continue;
     stripes += ceil_div(w.rows, kStripeRows);
     blocks += ceil_div(w.rows, kStripeRows * kTileStripes);
@@ -70,10 +75,10 @@ void Products::multiply(int n_rows, std::span<const Projection> parts, Epilogue 
   args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_[now_].address()));
   if (epilogue == Epilogue::kSwiGlu) {
     args.next_records = reinterpret_cast<unsigned char*>(uintptr_t(records_[1 - now_].address()));
-    args.arrivals = reinterpret_cast<int*>(uintptr_t(arrivals_.address()));
-    left_behind_ = parts[0].out.data;
+    left_behind_ = parts[0].projection.out.data;
     left_form_ = form_of(first.type);
   }
+  args.arrivals = reinterpret_cast<int*>(uintptr_t(arrivals_.address()));
   args.rows = n_rows;
   args.units = int(units_of(first.cols));
   args.epilogue = epilogue;
@@ -97,24 +102,26 @@ void Products::multiply_floats(int n_rows, Tensor x, const Projection& projectio
                                       int64_t(row_bytes(w.type, uint64_t(w.cols))), int(add));
 }
 
-void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projections) {
+void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projections, const HeadArgs* heads) {
   const auto quantised = [](const Projection& p) { return is_quantised(p.weight->type); };
   if (!std::all_of(projections.begin(), projections.end(), quantised)) settle(n_rows, x);
-  std::vector<Projection> left(projections.begin(), projections.end());
+  std::vector<Part> left;
+  for (const Projection& projection : projections) left.push_back({projection, Role(left.size())});
   bool has_form[2] = {};
   while (!left.empty()) {
-    const QuantType type = left[0].weight->type;
-    const auto others = std::stable_partition(left.begin(), left.end(),
-                                              [&](const Projection& p) { return p.weight->type == type; });
+    const QuantType type = left[0].projection.weight->type;
+    const auto others = std::stable_partition(
+        left.begin(), left.end(), [&](const Part& p) { return p.projection.weight->type == type; });
     if (is_quantised(type)) {
       const Form form = form_of(type);
       if (!std::exchange(has_form[size_t(form)], true)) {
         has_form[size_t(form) ^ 1] = false;  // they share the memory
         quantize(n_rows, x, form);
       }
-      multiply(n_rows, {left.data(), size_t(others - left.begin())}, Epilogue::kStore);
+      multiply(n_rows, {left.data(), size_t(others - left.begin())},
+               heads != nullptr ? Epilogue::kHeads : Epilogue::kStore, heads);
     } else {
-      for (auto p = left.begin(); p != others; ++p) multiply_floats(n_rows, x, *p, false);
+      for (auto p = left.begin(); p != others; ++p) multiply_floats(n_rows, x, p->projection, false);
     }
     left.erase(left.begin(), others);
   }
@@ -127,13 +134,14 @@ void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor res
     return multiply_floats(n_rows, x, projection, true);
   }
   quantize(n_rows, x, form_of(weight.type));
-  multiply(n_rows, {&projection, 1}, Epilogue::kAdd);
+  const Part part{projection};
+  multiply(n_rows, {&part, 1}, Epilogue::kAdd);
 }
 
 void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
   const Projection gate{&w_gate, out};
   if (is_quantised(w_gate.type) && w_gate.type == w_up.type) {
-    const Projection parts[] = {gate, {&w_up, out}};
+    const Part parts[] = {{gate}, {{&w_up, out}}};
     quantize(n_rows, x, form_of(w_gate.type));
     return multiply(n_rows, parts, Epilogue::kSwiGlu);
   }

@@ -47,7 +47,14 @@ class Products {
     if (out.data == left_behind_) left_behind_ = nullptr;
   }
 
-  void matmul(int n_rows, Tensor x, std::span<const Projection> projections);
+  void matmul(int n_rows, Tensor x, std::span<const Projection> projections) {
+    matmul(n_rows, x, projections, nullptr);
+  }
+  // The products that make q, k and v, whose heads are then finished as `heads` says. All weights must be
+  // quantised, and head_dim a multiple of kStripeRows.
+  void matmul_heads(int n_rows, Tensor x, std::span<const Projection, 3> qkv, const HeadArgs& heads) {
+    matmul(n_rows, x, qkv, &heads);
+  }
   void matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual);
   void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out);
 
@@ -61,12 +68,19 @@ class Products {
     return quant_traits(type).items_per_block == kUnitCols ? Form::kQ256 : Form::kQ32;
   }
   static uint64_t record_bytes(int64_t rows, int64_t units) { return uint64_t(rows * units) * kRecordBytes; }
+  // For the heads of q, k and v, which are more than there are units.
   static uint64_t arrival_bytes(int64_t rows, int64_t units) {
-    return uint64_t(ceil_div(rows, kTileRows) * units) * sizeof(int);
+    const int64_t most_heads = 3 * units * kUnitCols / kStripeRows;
+    return uint64_t(ceil_div(rows, kTileRows) * most_heads) * sizeof(int);
   }
   void quantize(int n_rows, Tensor x, Form form);
+  struct Part {
+    Projection projection;
+    Role role = Role::kQuery;
+  };
+  void matmul(int n_rows, Tensor x, std::span<const Projection> projections, const HeadArgs* heads);
   // Products of the records with parts of one type.
-  void multiply(int n_rows, std::span<const Projection> parts, Epilogue epilogue);
+  void multiply(int n_rows, std::span<const Part> parts, Epilogue epilogue, const HeadArgs* heads = nullptr);
   void multiply_floats(int n_rows, Tensor x, const Projection& projection, bool add);
 
   const Device& device_;

@@ -19,8 +19,7 @@ struct Work {
 __device__ inline Work find_work(const MatmulArgs& args, int block, int stripes) {
   int part_blocks[2];
 #pragma unroll
-  for (int p = 0; p < 2; ++p)
-    part_blocks[p] = (int(args.part[p].features) + 16 * stripes - 1) / (16 * stripes);
+  for (int p = 0; p < 2; ++p) part_blocks[p] = (args.part[p].features + 16 * stripes - 1) / (16 * stripes);
   int begin = 0;
   MatmulArgs::Part part = args.part[0];
   if (args.epilogue != Epilogue::kSwiGlu && block >= part_blocks[0]) {
@@ -31,7 +30,7 @@ __device__ inline Work find_work(const MatmulArgs& args, int block, int stripes)
       part = args.part[2];
     }
   }
-  return {part.weight, args.part[1].weight, part.out, int(part.features), (block - begin) * stripes};
+  return {part.weight, args.part[1].weight, part.out, part.features, (block - begin) * stripes};
 }
 
 // silu(gate) * up

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "dot.cuh"
-#include "quantize_outputs.cuh"
+#include "finish.cuh"
 
 namespace maestrale::device {
 
@@ -34,7 +34,7 @@ __device__ void matmul_row(const MatmulArgs& args) {
       store(args, work, m, 0, 16 * work.stripe + threadIdx.x, sum);
     }
   }
-  quantize_outputs<Tiled>(args, work, 1, 0, 0, 1);
+  finish<Tiled>(args, work, 1, 0, 0, 1);
 }
 
 }  // namespace maestrale::device

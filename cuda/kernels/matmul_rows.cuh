@@ -5,7 +5,7 @@
 #pragma once
 
 #include "dot.cuh"
-#include "quantize_outputs.cuh"
+#include "finish.cuh"
 
 namespace maestrale::device {
 
@@ -40,7 +40,7 @@ __device__ void matmul_rows(const MatmulArgs& args) {
       store(args, work, m, 8 * group + row, 16 * work.stripe + output, sum);
     }
   }
-  quantize_outputs<Tiled>(args, work, 1, 0, 0, args.rows);
+  finish<Tiled>(args, work, 1, 0, 0, args.rows);
 }
 
 }  // namespace maestrale::device

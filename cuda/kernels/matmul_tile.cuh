@@ -4,7 +4,7 @@
 // rows; weights go from memory to registers, activations through two buffers of shared memory.
 #pragma once
 
-#include "quantize_outputs.cuh"
+#include "finish.cuh"
 #include "tile_copy.cuh"
 
 namespace maestrale::device {
@@ -46,8 +46,7 @@ __device__ void matmul_tile(const MatmulArgs& args) {
         store(args, work, m, first_row + 8 * (i >> 2) + 2 * (lane & 3) + (i & 1),
               16 * stripe + (lane >> 2) + 8 * (i >> 1 & 1), sum[i >> 2][i & 3]);
   }
-  quantize_outputs<Tiled>(args, work, kTileStripes, blockIdx.x, first_row,
-                          min(kTileRows, args.rows - first_row));
+  finish<Tiled>(args, work, kTileStripes, blockIdx.x, first_row, min(kTileRows, args.rows - first_row));
 }
 
 }  // namespace maestrale::device

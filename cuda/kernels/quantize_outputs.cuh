@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantising what a product has written, in the same launch: the block that is the last to finish a unit of
-// 256 outputs does it, so the next product finds its records. Which block that is changes nothing in them.
+// 256 outputs does it, so the next product finds its records.
 #pragma once
 
 #include "epilogue.cuh"
+#include "last_block.cuh"
 #include "quantize.cuh"
 
 namespace maestrale::device {
@@ -13,21 +14,12 @@ namespace maestrale::device {
 template <class Tiled>
 __device__ inline void quantize_outputs(const MatmulArgs& args, const Work& work, int stripes, int row_tile,
                                         int first_row, int rows) {
-  if (args.next_records == nullptr) return;
   constexpr int kUnitStripes = kUnitCols / kStripeRows;
-  __shared__ bool is_last;
   const int unit = work.stripe / kUnitStripes, units = (work.features + kUnitCols - 1) / kUnitCols;
-  const int unit_stripes = min(kUnitStripes, (work.features + 15) / 16 - kUnitStripes * unit);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();  // after the barrier: for what all threads have stored
-    int* arrivals = args.arrivals + row_tile * units + unit;
-    is_last = atomicAdd(arrivals, 1) == (unit_stripes + stripes - 1) / stripes - 1;
-    if (is_last) atomicExch(arrivals, 0);  // as the next launch expects it
-    __threadfence();
-  }
-  __syncthreads();
-  if (!is_last) return;
+  const int all_stripes = (work.features + 15) / 16;
+  if (!is_last_block(args.arrivals + row_tile * units + unit, min(stripes, all_stripes - work.stripe),
+                     min(kUnitStripes, all_stripes - kUnitStripes * unit)))
+    return;
   const int lane = threadIdx.x & 31, at = first_column(unit, lane);
   for (int r = first_row + (threadIdx.x >> 5); r < first_row + rows; r += 8) {
     const float* row = work.out + (long long)r * work.features;

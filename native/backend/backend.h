@@ -78,6 +78,11 @@ class Backend {
   // Rotates neighbouring pairs (2m, 2m+1) of q and k by position * inv_freq[m] (RoPE, Su 2021, in
   // Mistral's own row order), q in place; stores the rotated k and v in the cache of `layer`.
   virtual void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) = 0;
+  // Both: the products that make q, k and v, then rope_and_append of their outputs.
+  virtual void project_heads(int32_t layer, Tensor x, std::span<const Projection, 3> qkv) {
+    matmul(x, qkv);
+    rope_and_append(layer, qkv[0].out, qkv[1].out, qkv[2].out);
+  }
   // Causal grouped-query attention of q over the cache of `layer`, within the sliding window.
   virtual void attention(int32_t layer, Tensor q, Tensor out) = 0;
   // out[i] = x[rows[i]]; `out` may be x itself when rows ascends. The operations that follow work on

@@ -63,6 +63,17 @@ void AdaptedProducts::matmul(size_t layer, Tensor x, std::initializer_list<Layer
   add_deltas(layer, x, products);
 }
 
+void AdaptedProducts::project_heads(size_t layer, int32_t kv_layer, Tensor x, Tensor q, Tensor k, Tensor v) {
+  if (changed(layer, kQ) || changed(layer, kK) || changed(layer, kV)) {
+    matmul(layer, x, {{kQ, q}, {kK, k}, {kV, v}});
+    backend_->rope_and_append(kv_layer, q, k, v);
+    return;
+  }
+  const LayerWeights& w = weights_.layers[layer];
+  const Projection qkv[] = {{&w.wq, q}, {&w.wk, k}, {&w.wv, v}};
+  backend_->project_heads(kv_layer, x, qkv);
+}
+
 void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor residual, Tensor scratch) {
   if (!changed(layer, part)) {
     backend_->matmul_add(x, weights_.layers[layer].*part.weight, residual);

@@ -45,6 +45,8 @@ class AdaptedProducts {
   void embed(Tensor out);
   // p.out = x * w^T for every product p, all of `layer`
   void matmul(size_t layer, Tensor x, std::initializer_list<LayerProduct> products);
+  // q, k and v of `layer`, rotated, the latter two in layer `kv_layer` of the cache
+  void project_heads(size_t layer, int32_t kv_layer, Tensor x, Tensor q, Tensor k, Tensor v);
   // residual += x * w^T; `scratch` is as wide as residual
   void matmul_add(size_t layer, Tensor x, LayerPart part, Tensor residual, Tensor scratch);
   // out = silu(x * w_gate^T) .* (x * w_up^T); `scratch` is as wide as out

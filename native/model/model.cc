@@ -140,8 +140,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
       if (!drop_cancelled(b, a.x)) return {};
 
       b.rms_norm(a.x, w.attention_norm, eps, a.h);
-      products.matmul(layer, a.h, {{kQ, a.q}, {kK, a.k}, {kV, a.v}});
-      b.rope_and_append(kv_layer, a.q, a.k, a.v);
+      products.project_heads(layer, kv_layer, a.h, a.q, a.k, a.v);
       b.attention(kv_layer, a.q, a.attention);
       products.matmul_add(layer, a.attention, kO, a.x, a.h);
 
