@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Merging: a model and a LoRA adapter to one model, a GGUF file or a Hugging Face directory.
 import { captureCallSite } from './errors.js'
+import { resolveModel } from './hub/pull.js'
 import { runJob } from './job.js'
 import { loadBinding } from './native/load.js'
 import { ADAPTER_CHECKS, LOAD_CHECKS, QUANTIZE_TYPES } from './options.js'
@@ -44,12 +45,12 @@ const CHECKS: Checks<MergeOptions> = {
  * (against the merged weights); an adapter beside the model ({@link Model.loadAdapter}) loses nothing. `output`
  * appears when it is complete and on disk. A file is replaced, a directory must be a new one.
  *
- * @param input a GGUF file or a Hugging Face directory
- * @param adapter a PEFT directory or a GGUF adapter
+ * @param input a GGUF file, a Hugging Face directory, or `'hf:org/repo'` as {@link loadModel} takes it
+ * @param adapter a PEFT directory, a GGUF adapter, or `'hf:org/repo'`
  * @param output the GGUF file or the directory to write
  * @throws TypeError or RangeError with ERR_INVALID_ARG, also when `output` cannot be written or a type
- *   cannot be written, at all or in that format; MaestraleError ERR_ADAPTER, ERR_MODEL_FORMAT, ERR_MODEL_UNSUPPORTED; the
- *   signal's reason
+ *   cannot be written, at all or in that format; MaestraleError ERR_ADAPTER, ERR_MODEL_FORMAT, ERR_MODEL_UNSUPPORTED,
+ *   ERR_DOWNLOAD; the signal's reason
  * @example
  * await mergeAdapter('Mistral-7B-v0.1/', './my-lora', 'merged.gguf', { type: 'q4_k_m' })
  * await mergeAdapter('model.Q4_K_M.gguf', './my-lora', 'merged/', { format: 'safetensors', type: 'bf16' })
@@ -66,6 +67,13 @@ export async function mergeAdapter(
   nonEmptyText(output, 'output')
   checkOptions(options, CHECKS)
   const { format = 'gguf', type = '', scale = 1, threads = 'auto' } = options
-  const native = { adapter, scale, type, format, threads: threads === 'auto' ? 0 : threads }
-  return await runJob((report) => loadBinding().merge(input, output, native, report), options, site)
+  const path = await resolveModel(input, options)
+  const native = {
+    adapter: await resolveModel(adapter, options),
+    scale,
+    type,
+    format,
+    threads: threads === 'auto' ? 0 : threads,
+  }
+  return await runJob((report) => loadBinding().merge(path, output, native, report), options, site)
 }

@@ -8,7 +8,7 @@ import { type CallSite, callNative, captureCallSite, disposedError, fromNative }
 import { Generation, type RequestHandle } from './generation.js'
 import { type GenerationDefaults, readGenerationDefaults } from './generation-config.js'
 import { resolveModel } from './hub/pull.js'
-import { HUB_PREFIX } from './hub/reference.js'
+import { HUB_PREFIX, parseReference } from './hub/reference.js'
 import { runJob } from './job.js'
 import { type MergeOptions, mergeAdapter } from './merge.js'
 import type { Binding, NativeEvent, NativeModel, NativePrompt } from './native/binding.js'
@@ -90,6 +90,12 @@ class Receivers {
     const { code, message } = disposedError()
     this.dispatch([...this.#byId.keys()].map((id) => ({ id, error: { code, message } })))
   }
+}
+
+/** What an adapter is called when nobody says it: its folder, its file without .gguf, its repository. */
+function adapterName(path: string): string {
+  const place = path.startsWith(HUB_PREFIX) ? parseReference(path).repo : resolve(path)
+  return basename(place, '.gguf')
 }
 
 /**
@@ -240,13 +246,13 @@ export class Model implements AsyncDisposable {
 
   /**
    * Loads a LoRA adapter beside the model, also while requests run: a PEFT directory (adapter_config.json,
-   * adapter_model.safetensors) or a GGUF adapter. Requests choose it by name; requests with different
+   * adapter_model.safetensors), a GGUF adapter, or `'hf:org/repo'` with either. Requests choose it by name; requests with different
    * adapters and none share every step, and none changes the result of another. The base weights stay as
    * they are: low-rank products are added to theirs (Hu et al. 2021).
    *
    * @throws TypeError or RangeError with ERR_INVALID_ARG, also when there is no such file; MaestraleError
    *   ERR_ADAPTER (damaged, made for another model, the name is taken, or it asks for something that is not
-   *   supported, which the message names), ERR_OUT_OF_MEMORY, ERR_DISPOSED
+   *   supported, which the message names), ERR_OUT_OF_MEMORY, ERR_DOWNLOAD, ERR_DISPOSED
    * @example
    * await model.loadAdapter('./my-lora', { scale: 0.8 })
    * const { text } = await model.generate(prompt, { adapter: 'my-lora' })
@@ -255,8 +261,9 @@ export class Model implements AsyncDisposable {
     const site = captureCallSite(this.loadAdapter)
     nonEmptyText(path, 'path')
     checkOptions(options, ADAPTER_CHECKS)
-    const { name = basename(resolve(path), '.gguf'), scale = 1 } = options
-    return await this.#adapterJob(site, () => this.#native.loadAdapter(path, name, scale))
+    const { name = adapterName(path), scale = 1 } = options
+    const local = await resolveModel(path)
+    return await this.#adapterJob(site, () => this.#native.loadAdapter(local, name, scale))
   }
 
   /**
@@ -408,6 +415,7 @@ export async function loadModelFrom(
   nonEmptyText(model, 'path')
   checkOptions(options, LOAD_CHECKS)
   options.signal?.throwIfAborted()
+  // What is on disk begins to load before this function returns.
   const path = model.startsWith(HUB_PREFIX) ? await resolveModel(model, options) : model
   const receivers = new Receivers()
   const defaults = readGenerationDefaults(path)

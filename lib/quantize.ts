@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantising: a model in any form to a GGUF file whose weights take less room.
 import { captureCallSite } from './errors.js'
+import { resolveModel } from './hub/pull.js'
 import { runJob } from './job.js'
 import { loadBinding } from './native/load.js'
 import { LOAD_CHECKS, QUANTIZE_TYPES } from './options.js'
@@ -40,10 +41,11 @@ const CHECKS: Checks<QuantizeOptions> = {
  * window. `output` appears, or is replaced, when the new file is complete and on disk; a job that fails or is
  * aborted leaves nothing behind. Takes a few megabytes of memory, not those of the model.
  *
- * @param input a GGUF file or a Hugging Face directory
+ * @param input a GGUF file, a Hugging Face directory, or `'hf:org/repo'` as {@link loadModel} takes it
  * @param output the GGUF file to write
  * @throws TypeError or RangeError with ERR_INVALID_ARG, also when `output` cannot be written; MaestraleError
- *   ERR_MODEL_FORMAT (damaged file, a weight that is not finite), ERR_MODEL_UNSUPPORTED; the signal's reason
+ *   ERR_MODEL_FORMAT (damaged file, a weight that is not finite), ERR_MODEL_UNSUPPORTED, ERR_DOWNLOAD; the
+ *   signal's reason
  * @example
  * await quantizeModel('Mistral-7B-v0.1/', 'mistral-7b-v0.1.Q4_K_M.gguf', { type: 'q4_k_m' })
  */
@@ -63,8 +65,9 @@ export async function quantizeModel(
     threads: count === 'auto' ? 0 : count,
     slidingWindow: window === 'auto' ? -1 : (window ?? 0),
   }
+  const path = await resolveModel(input, options)
   return await runJob(
-    (report) => loadBinding().quantize(input, output, native, report),
+    (report) => loadBinding().quantize(path, output, native, report),
     options,
     site,
   )

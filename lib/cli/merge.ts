@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander'
 import { MERGE_FORMATS, type MergeFormat, mergeAdapter } from '../merge.js'
 import { QUANTIZE_TYPES } from '../options.js'
 import type { QuantizeType } from '../types.js'
-import { MODEL_HELP, modelPath, number } from './options.js'
+import { ADAPTER_HELP, adapterPath, MODEL_HELP, modelPath, number } from './options.js'
 import { describeWritten } from './quantize.js'
 import { interruptible, ProgressBar } from './terminal.js'
 
@@ -31,7 +31,7 @@ export function addMergeCommand(program: Command): void {
     .summary('fold a LoRA adapter into a model')
     .description('Writes a model with a LoRA adapter folded into its weights.')
     .argument('<model>', MODEL_HELP)
-    .argument('<adapter>', 'a PEFT directory or a GGUF adapter')
+    .argument('<adapter>', ADAPTER_HELP)
     .argument('<output>', 'the GGUF file to write, or with --format safetensors the directory')
     .addOption(
       new Option(
@@ -60,10 +60,11 @@ async function merge(
 ): Promise<void> {
   const { json, ...options } = flags
   const input = await modelPath(model)
+  const lora = await adapterPath(adapter)
   const bar = new ProgressBar('merging')
   const result = await interruptible(async (signal) => {
     try {
-      return await mergeAdapter(input, adapter, output, {
+      return await mergeAdapter(input, lora, output, {
         ...options,
         signal,
         onProgress: bar.update,

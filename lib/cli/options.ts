@@ -23,9 +23,21 @@ export const MODEL_HELP: string = `a file, a directory, hf:ORG/REPO[:QUANT], or 
 /** The file or directory of the command line's MODEL, downloaded when it is on the hub and not in the cache. */
 export async function modelPath(model: string | undefined): Promise<string> {
   if (isMini(model)) return join(packageRoot, 'models', 'mini-q4_k_m.gguf')
-  if (model.startsWith(HUB_PREFIX)) return await download(model)
-  if (!existsSync(model)) throw new UsageError(`there is no file '${model}'`)
-  return model
+  return await existingPath(model, 'file')
+}
+
+/** What an --adapter or ADAPTER argument may be, for the help of commands. */
+export const ADAPTER_HELP = 'a PEFT directory, a GGUF file or hf:ORG/REPO'
+
+/** The same for an adapter. */
+export async function adapterPath(adapter: string): Promise<string> {
+  return await existingPath(adapter, 'adapter')
+}
+
+async function existingPath(name: string, kind: string): Promise<string> {
+  if (name.startsWith(HUB_PREFIX)) return await download(name)
+  if (!existsSync(name)) throw new UsageError(`there is no ${kind} '${name}'`)
+  return name
 }
 
 async function download(reference: string): Promise<string> {
@@ -98,7 +110,7 @@ export function addLoadOptions(command: Command): Command {
       new Option('--quantization <type>', 'quantise the weights while loading').choices(LOAD_TYPES),
     )
     .option('--double-quant', 'with nf4 and fp4: round the scales to 8 bits')
-    .option('--adapter <path>', 'a LoRA adapter to use: a PEFT directory or a GGUF file')
+    .option('--adapter <path>', `a LoRA adapter to use: ${ADAPTER_HELP}`)
     .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
 }
 
@@ -154,17 +166,15 @@ export function generateOptions(flags: GenerateFlags): GenerateOptions {
 /** Loads the model of the command line, with its adapter, whose name is its path. */
 export async function loadForCommand(model: string | undefined, flags: LoadFlags): Promise<Model> {
   const { adapter, adapterScale } = flags
-  if (adapter !== undefined && !existsSync(adapter)) {
-    throw new UsageError(`there is no adapter '${adapter}'`)
-  }
   if (adapter === undefined && adapterScale !== undefined) {
     throw new UsageError('--adapter-scale needs --adapter')
   }
+  const path = adapter === undefined ? undefined : await adapterPath(adapter)
   const loaded = await loadBase(model, flags)
-  if (adapter === undefined) return loaded
+  if (path === undefined) return loaded
   try {
-    await loaded.loadAdapter(adapter, {
-      name: adapter,
+    await loaded.loadAdapter(path, {
+      name: adapter ?? path,
       ...(adapterScale === undefined ? {} : { scale: adapterScale }),
     })
     return loaded

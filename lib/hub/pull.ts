@@ -144,8 +144,8 @@ function explain(error: unknown, reference: HubReference): unknown {
 }
 
 /**
- * @internal The path that `model` names: itself, or for `hf:...` that in the cache, downloaded when it is not
- * there yet.
+ * @internal The path that `model`, a model or an adapter, names: itself, or for `hf:...` that in the cache,
+ * downloaded when it is not there yet.
  */
 export async function resolveModel(
   model: string,

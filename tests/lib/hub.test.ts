@@ -22,11 +22,24 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { parseReference } from '../../lib/hub/reference.js'
 import { selectFiles } from '../../lib/hub/select.js'
-import { type LoadProgress, loadModel, loadTokenizer, pullModel } from '../../lib/index.js'
+import {
+  type LoadProgress,
+  loadModel,
+  loadTokenizer,
+  pullModel,
+  quantizeModel,
+} from '../../lib/index.js'
 import { COMMIT, FakeHub } from './fake-hub.js'
 
 const MINI = readFileSync(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
 const BIG = randomBytes(300_000)
+const adapterFiles = () =>
+  Object.fromEntries(
+    ['adapter_config.json', 'adapter_model.safetensors'].map((name) => [
+      name,
+      readFileSync(new URL(`../../models/adapter-midjourney/${name}`, import.meta.url)),
+    ]),
+  )
 
 let hub: FakeHub
 let home: string
@@ -292,6 +305,52 @@ describe("loadModel('hf:...')", () => {
   })
 })
 
+describe('hf: where a model or an adapter is named', () => {
+  test('quantizeModel', async () => {
+    hub.files = { 'mini.Q4_K_M.gguf': MINI }
+    const phases: (string | undefined)[] = []
+    const output = join(home, 'out.gguf')
+    const onProgress = ({ phase }: LoadProgress) => phases.push(phase)
+    await quantizeModel('hf:org/repo:Q4_K_M', output, { type: 'q3_k', onProgress })
+    expect([phases[0], phases.at(-1)]).toEqual(['download', undefined])
+    expect(existsSync(output)).toBe(true)
+    await expect(quantizeModel('hf:org/repo:Q9', output, { type: 'q3_k' })).rejects.toEqual(
+      failure('ERR_MODEL_UNSUPPORTED', /has no GGUF file in 'Q9'/),
+    )
+  })
+
+  test('loadAdapter and mergeAdapter', async () => {
+    hub.files = adapterFiles()
+    const mini = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
+    const model = await loadModel(mini)
+    const { name } = await model.loadAdapter('hf:org/repo')
+    expect(name).toBe('repo')
+    const { tokens } = await model.generate('And', { maxNewTokens: 3, adapter: 'repo' })
+    expect(tokens).toHaveLength(3)
+    const output = join(home, 'out.gguf')
+    await model.mergeAdapter('hf:org/repo', output)
+    expect(existsSync(output)).toBe(true)
+    expect(hub.downloads.sort()).toEqual([
+      'adapter_config.json all',
+      'adapter_model.safetensors all',
+    ])
+    await expect(model.loadAdapter('hf:org')).rejects.toEqual(failure('ERR_INVALID_ARG', /must be/))
+    await model.dispose()
+    await expect(model.loadAdapter('hf:org/repo')).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+  })
+
+  test('an adapter in a pickle is refused, not downloaded', async () => {
+    hub.files = { 'adapter_config.json': MINI, 'adapter_model.bin': MINI }
+    await using model = await loadModel(
+      fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url)),
+    )
+    await expect(model.loadAdapter('hf:org/repo')).rejects.toEqual(
+      failure('ERR_MODEL_UNSUPPORTED', /'adapter_model.bin', a pickle file/),
+    )
+    expect(hub.downloads).toEqual([])
+  })
+})
+
 describe('maestrale pull', () => {
   const maestrale = async (...args: string[]) => {
     const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
@@ -314,6 +373,14 @@ describe('maestrale pull', () => {
     const inspected = await maestrale('inspect', 'hf:org/repo', '--json')
     expect(JSON.parse(inspected.stdout).fileSize).toBe(MINI.length)
     await hub.start()
+  })
+
+  test('--adapter takes one from the hub', async () => {
+    hub.files = adapterFiles()
+    const args = ['run', 'mini', 'And', '-n', '3', '--json', '--adapter', 'hf:org/repo']
+    const { stdout, stderr, status } = await maestrale(...args)
+    expect([status, stderr]).toEqual([0, ''])
+    expect(JSON.parse(stdout).tokens).toHaveLength(3)
   })
 
   test('says in one sentence why it fails', async () => {
