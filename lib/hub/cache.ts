@@ -4,8 +4,8 @@
 //   models--ORG--REPO/blobs/HASH                  the bytes, named by SHA-256 (large files) or git's blob hash
 //   models--ORG--REPO/snapshots/COMMIT/PATH       a symbolic link to a blob
 //   models--ORG--REPO/refs/REVISION               the commit that a branch or tag stood for
-import { mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import { homedir, hostname } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 
 import type { HubReference } from './reference.js'
@@ -34,6 +34,16 @@ export function snapshotFolder(reference: HubReference, commit: string): string 
   return join(repoFolder(reference), 'snapshots', commit)
 }
 
+/** This machine, as a part of file names. */
+export const HOST: string = hostname().replace(/[^\w]/g, '_').slice(0, 64)
+
+let ownNames = 0
+
+/** A name beside `path` that nobody else uses: several processes may fill the cache at a time. */
+export function ownName(path: string): string {
+  return `${path}.${HOST}-${process.pid}-${ownNames++}`
+}
+
 /** Size of a file in bytes, following links; undefined when it is not there. */
 export async function fileSize(path: string): Promise<number | undefined> {
   try {
@@ -51,9 +61,8 @@ export async function linkBlob(
   hash: string,
 ): Promise<void> {
   const link = join(snapshotFolder(reference, commit), path)
-  const temporary = `${link}.${process.pid}`
+  const temporary = ownName(link)
   await mkdir(dirname(link), { recursive: true })
-  await rm(temporary, { force: true })
   await symlink(relative(dirname(link), blobPath(reference, hash)), temporary)
   await rename(temporary, link)
 }
@@ -61,8 +70,10 @@ export async function linkBlob(
 export async function writeRef(reference: HubReference, commit: string): Promise<void> {
   if (COMMIT.test(reference.revision)) return
   const ref = join(repoFolder(reference), 'refs', reference.revision)
+  const temporary = ownName(ref)
   await mkdir(dirname(ref), { recursive: true })
-  await writeFile(ref, commit)
+  await writeFile(temporary, commit)
+  await rename(temporary, ref)
 }
 
 async function readRef(reference: HubReference): Promise<string | undefined> {

@@ -9,6 +9,7 @@ import { dirname } from 'node:path'
 import { MaestraleError } from '../errors.js'
 import { fileSize } from './cache.js'
 import type { HubClient, HubFile } from './client.js'
+import { claimPartial, leavePartial } from './partial.js'
 
 // Attempts that bring nothing new, one after the other, before the download is given up.
 const MAX_FRUITLESS = 5
@@ -53,7 +54,6 @@ class Arrival {
 
   /** Opens what an earlier attempt has left, and takes its bytes into account. */
   static async open(file: HubFile, path: string, onBytes: (n: number) => void): Promise<Arrival> {
-    await mkdir(dirname(path), { recursive: true })
     const left = (await fileSize(path)) ?? 0
     const arrival = new Arrival(file, path, await open(path, left > 0 ? 'r+' : 'w'), onBytes)
     if (left > file.size) await arrival.restart()
@@ -74,7 +74,6 @@ class Arrival {
         },
       )
     }
-    // At a place of its own: another process that downloads the same file writes the same bytes there.
     for (let done = 0; done < bytes.length; ) {
       const { bytesWritten } = await this.#handle.write(bytes, done, null, this.#size + done)
       done += bytesWritten
@@ -128,8 +127,9 @@ export async function downloadBlob(
   target: string,
   onBytes: (count: number) => void,
 ): Promise<void> {
-  const incomplete = `${target}.incomplete`
-  const arrival = await Arrival.open(file, incomplete, onBytes)
+  await mkdir(dirname(target), { recursive: true })
+  const partial = await claimPartial(target)
+  const arrival = await Arrival.open(file, partial, onBytes)
   try {
     await receive(client, file, commit, arrival)
     if (!arrival.verify()) {
@@ -138,7 +138,7 @@ export async function downloadBlob(
       await receive(client, file, commit, arrival)
     }
     if (!arrival.verify()) {
-      await rm(incomplete, { force: true })
+      await rm(partial, { force: true })
       throw new MaestraleError(
         'ERR_DOWNLOAD',
         `'${file.path}' arrives with other bytes than the hub announces (hash ${file.hash}).`,
@@ -147,6 +147,7 @@ export async function downloadBlob(
     await arrival.finish(target)
   } finally {
     await arrival.close()
+    await leavePartial(partial, target) // where it has not become the target
   }
 }
 

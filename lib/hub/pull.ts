@@ -18,6 +18,7 @@ import {
 } from './cache.js'
 import { HubClient, type HubFile, isOffline } from './client.js'
 import { downloadBlob } from './download.js'
+import { partialSize } from './partial.js'
 import { HUB_PREFIX, type HubReference, parseReference, showReference } from './reference.js'
 import { selectFiles } from './select.js'
 
@@ -122,7 +123,7 @@ async function pull(reference: HubReference, options: PullOptions): Promise<Pull
 async function checkSpace(reference: HubReference, missing: readonly HubFile[]): Promise<void> {
   let needed = 0
   for (const { size, hash } of missing) {
-    needed += size - ((await fileSize(`${blobPath(reference, hash)}.incomplete`)) ?? 0)
+    needed += size - (await partialSize(blobPath(reference, hash)))
   }
   const { bavail, bsize } = await statfs(repoFolder(reference))
   if (needed > bavail * bsize) {

@@ -11,6 +11,8 @@ export const COMMIT: string = 'c0ffee'.padEnd(40, '0')
 export interface Fault {
   /** Ends the connection after so many bytes. */
   cutAfter?: number
+  /** Sends a third of the answer, and the rest when this is kept. */
+  hold?: Promise<void>
   /** Changes the byte at this place of the file. */
   corrupt?: number
   /** Sends the whole file although a part was asked for. */
@@ -122,7 +124,11 @@ export class FakeHub {
     } else {
       response.writeHead(200, { 'Content-Length': body.length })
     }
-    if (fault.cutAfter === undefined) response.end(body)
+    if (fault.hold) {
+      const third = Math.floor(body.length / 3)
+      response.write(body.subarray(0, third))
+      fault.hold.then(() => response.end(body.subarray(third)))
+    } else if (fault.cutAfter === undefined) response.end(body)
     else response.write(body.subarray(0, fault.cutAfter), () => response.destroy())
   }
 }

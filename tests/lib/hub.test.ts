@@ -12,11 +12,13 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
@@ -351,26 +353,78 @@ describe('hf: where a model or an adapter is named', () => {
   })
 })
 
-describe('maestrale pull', () => {
-  const maestrale = async (...args: string[]) => {
-    const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
-    const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
-    const [stdout, stderr, [status]] = await Promise.all([
-      text(child.stdout),
-      text(child.stderr),
-      once(child, 'close'),
-    ])
-    return { stdout, stderr, status }
+const maestrale = (...args: string[]) => {
+  const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]).then(
+    ([stdout, stderr, [status]]) => ({ stdout, stderr, status }),
+  )
+  return { child, ended }
+}
+
+describe('several processes that download the same file', () => {
+  const sha256 = createHash('sha256').update(BIG).digest('hex')
+  const pull = () => maestrale('pull', 'org/repo:Q4_K_M', '--json')
+  const partials = async () => {
+    // The first third has arrived.
+    while (!existsSync(join(repoFolder(), 'blobs')) || blobs().length === 0) await sleep(5)
+    for (const name of blobs()) {
+      while (statSync(join(repoFolder(), 'blobs', name)).size < BIG.length / 3) await sleep(5)
+    }
   }
 
+  test.each([
+    ['', {}],
+    [' that is spoiled', { corrupt: 10 }],
+  ])('do not touch what the other has%s', async (_, fault) => {
+    let release = () => {}
+    const hold = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    hub.fault = (_path, n) => (n === 0 ? { ...fault, hold } : undefined)
+    const first = pull()
+    await partials()
+    const second = await pull().ended
+    expect([second.status, second.stderr]).toEqual([0, ''])
+    const { path } = JSON.parse(second.stdout)
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    release()
+    const { status, stderr } = await first.ended
+    expect([status, stderr]).toEqual([0, ''])
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(blobs()).toEqual([sha256])
+  })
+
+  test('what one of them leaves when it is killed, the next goes on with', async () => {
+    hub.fault = (_path, n) => (n === 0 ? { hold: new Promise(() => {}) } : undefined)
+    const first = pull()
+    await partials()
+    first.child.kill('SIGKILL')
+    await first.ended
+    const { status, stdout } = await pull().ended
+    expect(status).toBe(0)
+    expect(readFileSync(JSON.parse(stdout).path).equals(BIG)).toBe(true)
+    expect(hub.downloads.at(-1)).toMatch(/ bytes=[1-9]\d*-299999$/)
+    expect(blobs()).toEqual([sha256])
+  })
+
+  test('within one process too', async () => {
+    const pulled = await Promise.all([1, 2, 3].map(() => pullModel('org/repo:Q4_K_M')))
+    for (const { path } of pulled) expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(blobs()).toEqual([sha256])
+    expect(readdirSync(join(repoFolder(), 'refs'))).toEqual(['main'])
+  })
+})
+
+describe('maestrale pull', () => {
   test('prints where the model is, and other commands take it from there', async () => {
     hub.files = { 'mini.Q4_K_M.gguf': MINI }
-    const { stdout, stderr, status } = await maestrale('pull', 'org/repo:Q4_K_M', '--json')
+    const { stdout, stderr, status } = await maestrale('pull', 'org/repo:Q4_K_M', '--json').ended
     expect([status, stderr]).toEqual([0, ''])
     const pulled = JSON.parse(stdout)
     expect(pulled).toMatchObject({ revision: COMMIT, downloadedBytes: MINI.length })
     await hub.stop()
-    const inspected = await maestrale('inspect', 'hf:org/repo', '--json')
+    const inspected = await maestrale('inspect', 'hf:org/repo', '--json').ended
     expect(JSON.parse(inspected.stdout).fileSize).toBe(MINI.length)
     await hub.start()
   })
@@ -378,13 +432,13 @@ describe('maestrale pull', () => {
   test('--adapter takes one from the hub', async () => {
     hub.files = adapterFiles()
     const args = ['run', 'mini', 'And', '-n', '3', '--json', '--adapter', 'hf:org/repo']
-    const { stdout, stderr, status } = await maestrale(...args)
+    const { stdout, stderr, status } = await maestrale(...args).ended
     expect([status, stderr]).toEqual([0, ''])
     expect(JSON.parse(stdout).tokens).toHaveLength(3)
   })
 
   test('says in one sentence why it fails', async () => {
-    const { stdout, stderr, status } = await maestrale('pull', 'org/repo', '--revision', 'v9')
+    const { stdout, stderr, status } = await maestrale('pull', 'org/repo', '--revision', 'v9').ended
     expect([status, stdout]).toEqual([1, ''])
     expect(stderr).toBe('maestrale: hf:org/repo@v9 has no such revision (status 404).\n')
   })

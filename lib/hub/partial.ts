@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files of the cache that have not arrived as a whole. While a process works on one it has a name that no other
+// process uses, TARGET.HOST-PID-N.incomplete, so that several may download the same file at a time; what is given
+// up is TARGET.incomplete, and whoever comes next goes on with it, or with that of a process that has died.
+import { readdir, rename } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+
+import { fileSize, HOST, ownName } from './cache.js'
+
+const SUFFIX = '.incomplete'
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
+}
+
+/** What nobody works on, the largest first. Processes of other hosts cannot be asked: what they have is theirs. */
+async function leftovers(target: string): Promise<{ path: string; size: number }[]> {
+  const prefix = `${basename(target)}.`
+  const found: { path: string; size: number }[] = []
+  for (const name of await readdir(dirname(target)).catch(() => [])) {
+    if (!name.startsWith(prefix) || !name.endsWith(SUFFIX)) continue
+    const owner = name.slice(prefix.length - 1, -SUFFIX.length)
+    const [, host, pid] = /^\.(.*)-(\d+)-\d+$/.exec(owner) ?? []
+    const isFree = owner === '' || (host === HOST && !isAlive(Number(pid)))
+    if (!isFree) continue
+    const path = join(dirname(target), name)
+    found.push({ path, size: (await fileSize(path)) ?? 0 })
+  }
+  return found.sort((a, b) => b.size - a.size)
+}
+
+/** Bytes that claimPartial() would find. */
+export async function partialSize(target: string): Promise<number> {
+  return (await leftovers(target))[0]?.size ?? 0
+}
+
+/** The path of this process's own partial file of `target`, with what others have left or not there yet. */
+export async function claimPartial(target: string): Promise<string> {
+  const own = ownName(target) + SUFFIX
+  for (const { path } of await leftovers(target)) {
+    try {
+      await rename(path, own)
+      break
+    } catch {
+      // Another process was faster.
+    }
+  }
+  return own
+}
+
+/** Leaves it to whoever comes next. */
+export async function leavePartial(own: string, target: string): Promise<void> {
+  await rename(own, target + SUFFIX).catch(() => {})
+}
