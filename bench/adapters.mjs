@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a LoRA adapter on all seven projections costs a decode step: the same requests with and without it, in
-// turn, in one process; appended to bench/results/adapters.csv.
-//   node bench/adapters.mjs --model 7b.gguf [--rank 16] [--gen 16] [--repeats 6] [--cases bf16,f32] [--threads N]
+// turn, in one process; appended to bench/results/adapters.csv. Each run with an adapter is compared with the mean of
+// the runs without before and after it: `cost_percent` is the median of that, half of the runs lie between `cost_low`
+// and `cost_high`. `noise_percent` is what two runs without an adapter in a row differ by, the median.
+//   node bench/adapters.mjs --model 7b.gguf [--rank 16] [--gen 16] [--repeats 10] [--cases bf16,f32] [--threads N]
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,11 +11,14 @@ import { parseArgs } from 'node:util'
 
 import { loadModel } from '../dist/esm/index.js'
 import { appendCsv, commit, machine, root } from './common.mjs'
+import { watchElsewhere } from './measure.mjs'
+import { adapterCost, median } from './statistics.mjs'
 import { writeAdapter } from './synthetic/adapter.mjs'
 
 const COLUMNS = [
   ...['date', 'machine', 'isa', 'threads', 'model', 'command', 'commit', 'rank', 'adapters'],
-  ...['sequences', 'adapter_bytes', 'step_ms', 'step_ms_without', 'cost_percent', 'repeats'],
+  ...['sequences', 'adapter_bytes', 'step_ms', 'step_ms_without'],
+  ...['cost_percent', 'cost_low', 'cost_high', 'noise_percent', 'repeats', 'elsewhere_percent'],
 ]
 
 const { values: options } = parseArgs({
@@ -21,14 +26,15 @@ const { values: options } = parseArgs({
     model: { type: 'string' },
     rank: { type: 'string', default: '16' },
     gen: { type: 'string', default: '16' },
-    repeats: { type: 'string', default: '6' },
+    repeats: { type: 'string', default: '10' },
     cases: { type: 'string' },
     threads: { type: 'string', default: String(availableParallelism()) },
+    out: { type: 'string', default: join(root, 'bench', 'results', 'adapters.csv') },
   },
 })
 if (!options.model) {
   console.error(
-    'usage: adapters.mjs --model FILE [--rank N] [--gen N] [--repeats N] [--cases NAME,...] [--threads N]',
+    'usage: adapters.mjs --model FILE [--rank N] [--gen N] [--repeats N] [--cases NAME,...] [--threads N] [--out FILE]',
   )
   process.exit(2)
 }
@@ -43,8 +49,6 @@ const CASES = {
   'bf16-8': Array(8).fill('bf16'),
   'mixed-8': [undefined, 'bf16', 'f32', 'other', 'bf16', 'f32', 'other', undefined],
 }
-
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)]
 
 /** Milliseconds of a decode step with these sequences. */
 async function step(model, adapters) {
@@ -76,13 +80,14 @@ try {
   for (const name of names) {
     const adapters = CASES[name]
     const without = adapters.map(() => undefined)
-    const times = { with: [], without: [] }
     await step(model, adapters)
+    const elsewhere = watchElsewhere()
+    const times = { with: [], without: [await step(model, without)] }
     for (let i = 0; i < repeats; i++) {
-      times.without.push(await step(model, without))
       times.with.push(await step(model, adapters))
+      times.without.push(await step(model, without))
     }
-    const [slow, fast] = [median(times.with), median(times.without)]
+    const cost = adapterCost(times.with, times.without)
     const bytes = [...new Set(adapters)].reduce((sum, adapter) => sum + (sizes[adapter] ?? 0), 0)
     rows.push({
       date: new Date().toISOString().slice(0, 16),
@@ -96,17 +101,28 @@ try {
       adapters: name,
       sequences: adapters.length,
       adapter_bytes: bytes,
-      step_ms: slow.toFixed(2),
-      step_ms_without: fast.toFixed(2),
-      cost_percent: (100 * (slow / fast - 1)).toFixed(2),
+      step_ms: median(times.with).toFixed(2),
+      step_ms_without: median(times.without).toFixed(2),
+      cost_percent: cost.middle.toFixed(2),
+      cost_low: cost.low.toFixed(2),
+      cost_high: cost.high.toFixed(2),
+      noise_percent: cost.noise.toFixed(2),
       repeats,
+      elsewhere_percent: elsewhere(),
     })
   }
 } finally {
   await model.dispose()
   rmSync(directory, { recursive: true })
 }
-appendCsv(join(root, 'bench', 'results', 'adapters.csv'), COLUMNS, rows)
+appendCsv(options.out, COLUMNS, rows)
 console.table(
-  rows.map(({ adapters, step_ms, cost_percent }) => ({ adapters, step_ms, cost_percent })),
+  rows.map(({ adapters, step_ms, cost_percent, cost_low, cost_high, noise_percent }) => ({
+    adapters,
+    step_ms,
+    cost_percent,
+    cost_low,
+    cost_high,
+    noise_percent,
+  })),
 )

@@ -7,15 +7,40 @@
  * the bytes that a step reads (`bytes`).
  */
 export function modelCost({ tensors, config }) {
-  const cost = { macs: 0, outputMacs: 0, bytes: 0, ...config }
+  const cost = { macs: 0, outputMacs: 0, bytes: 0, outputBytes: 0, ...config }
   for (const { name, shape, bytes } of tensors) {
     if (shape.length < 2 || name === 'token_embd.weight') continue
     const macs = shape.reduce((product, size) => product * size, 1)
     cost.macs += macs
     cost.bytes += bytes
-    if (name === 'output.weight') cost.outputMacs += macs
+    if (name === 'output.weight') {
+      cost.outputMacs += macs
+      cost.outputBytes += bytes
+    }
   }
   return cost
+}
+
+// Bits of a weight in memory.
+const BITS = {
+  nf4: 4.25,
+  fp4: 4.25,
+  q4_0: 4.5,
+  q4_k: 4.5,
+  q5_k: 5.5,
+  q6_k: 6.5625,
+  q8_0: 8.5,
+  bf16: 16,
+}
+
+/**
+ * The cost of a model whose layers are quantised to `type` while it is loaded. Of the output matrix, which is of
+ * another type then, it takes what the file has: let that be in Q6_K, or for NF4 and FP4 in anything.
+ */
+export function quantizedCost(cost, type) {
+  if (!BITS[type]) throw new Error(`how many bits a weight has in ${type} is not known here`)
+  const layers = ((cost.macs - cost.outputMacs) * BITS[type]) / 8
+  return { ...cost, bytes: layers + cost.outputBytes }
 }
 
 // Multiply-adds of attention for one query over `keys` keys: scores and their weighted sum.

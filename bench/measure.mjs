@@ -48,6 +48,12 @@ export function percentElsewhere(before, after) {
   return Math.max(0, (100 * busy) / Math.max(1, after.machine.all - before.machine.all))
 }
 
+/** Watches the machine; the returned function tells the percentage of its CPU time that others have taken since. */
+export function watchElsewhere() {
+  const before = ticks()
+  return () => Number(percentElsewhere(before, ticks()).toFixed(1))
+}
+
 /**
  * Runs bench/`script` and returns its object, with `elsewhere`: the percentage of the machine's CPU time that
  * other processes took meanwhile. `prefix` stands before the command, e.g. 'taskset -c 0,1'.
@@ -56,9 +62,9 @@ export function measure(script, args, prefix = '') {
   console.error([script, ...args].join(' '))
   const command = [...prefix.split(' '), process.execPath, join(root, 'bench', script), ...args]
   const [program, ...rest] = command.filter(Boolean)
-  const before = ticks()
+  const elsewhereSince = watchElsewhere()
   const output = execFileSync(program, rest, { stdio: ['ignore', 'pipe', 'inherit'] })
-  const elsewhere = Number(percentElsewhere(before, ticks()).toFixed(1))
+  const elsewhere = elsewhereSince()
   if (elsewhere > MOST_ELSEWHERE)
     console.error(
       `  other processes took ${elsewhere} % of the CPU: measure again on an idle machine`,

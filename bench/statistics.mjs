@@ -13,6 +13,21 @@ export function percentile(values, percent) {
   return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)]
 }
 
+/**
+ * What an adapter costs, in percent: times with it, each between two without. A slow drift of the machine cancels.
+ * `middle`, `low`, `high`: median and quartiles; `noise`: the median difference of neighbours without.
+ */
+export function adapterCost(withIt, without) {
+  const costs = withIt.map((time, i) => 100 * (time / ((without[i] + without[i + 1]) / 2) - 1))
+  const drifts = without.slice(1).map((time, i) => 100 * Math.abs(time / without[i] - 1))
+  return {
+    middle: median(costs),
+    low: percentile(costs, 25),
+    high: percentile(costs, 75),
+    noise: median(drifts),
+  }
+}
+
 /** Tokens per second of one sequence, from its first token to its last. */
 export function rate(times) {
   return ((times.length - 1) / (times.at(-1) - times[0])) * 1000

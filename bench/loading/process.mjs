@@ -7,6 +7,7 @@ import { performance } from 'node:perf_hooks'
 import { loadModel } from '../../dist/esm/index.js'
 
 const [path, threads, quantization] = process.argv.slice(2)
+const nodeBytes = process.memoryUsage().rss
 const started = performance.now()
 const model = await loadModel(path, {
   threads: Number(threads),
@@ -17,6 +18,7 @@ const model = await loadModel(path, {
 const loadMs = performance.now() - started
 await model.generate([1, 300, 301], { maxNewTokens: 2, temperature: 0 })
 const firstMs = performance.now() - started
+const heldBytes = process.memoryUsage().rss
 const peakBytes = process.resourceUsage().maxRSS * 1024
 console.log(
   JSON.stringify({
@@ -25,7 +27,8 @@ console.log(
     loadMs,
     firstMs,
     peakBytes,
-    heldBytes: process.memoryUsage().rss,
+    nodeBytes,
+    heldBytes,
   }),
 )
 process.stdin.resume()

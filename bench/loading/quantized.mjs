@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Quantising while loading: how long it takes, and the peak of memory against what the model holds afterwards.
-// Appends to bench/results/loading.csv.
+// Quantising while loading: how long it takes, the memory that the model holds afterwards, without that of Node before
+// it, and the peak of memory against that. Appends to bench/results/loading.csv.
 //   node bench/loading/quantized.mjs --model bf16.gguf [--types nf4,q4_k_m] [--threads N]
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -33,6 +33,7 @@ const rows = options.types.split(',').flatMap((type) => {
     threads: options.threads,
     model: seen.name,
   }
+  const held = seen.heldBytes - seen.nodeBytes
   const row = (metric, unit, value, note) => ({
     ...context,
     metric,
@@ -42,11 +43,12 @@ const rows = options.types.split(',').flatMap((type) => {
   })
   return [
     row(`load_as_${type}`, 'ms', seen.loadMs, 'quantised while loading'),
+    row(`held_as_${type}`, 'bytes', held, 'weights, KV cache and scratch'),
     row(
       `peak_as_${type}`,
       'x held',
-      seen.peakBytes / seen.heldBytes,
-      `held: ${seen.heldBytes} bytes`,
+      (seen.peakBytes - seen.nodeBytes) / held,
+      'without that of Node',
     ),
   ]
 })

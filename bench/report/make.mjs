@@ -23,6 +23,8 @@ const all = {
   host: results('host', 'metric'),
   speculation: results('speculation', 'model', 'requests', 'sequences', 'max_tokens', 'min_ngram'),
   accuracy: results('accuracy', 'type', 'kv_cache_type'),
+  formats: results('formats', 'type', 'prompt'),
+  adapters: results('adapters', 'rank', 'adapters'),
   endToEnd: results('end-to-end', 'isa', 'concurrency', 'prompt'),
 }
 writeFileSync(join(dirname(fileURLToPath(import.meta.url)), 'index.html'), page(all))

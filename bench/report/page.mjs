@@ -3,10 +3,12 @@
 import { escapeHtml, lineChart, roofline } from './charts.mjs'
 import {
   accuracyTable,
+  adapterTable,
   endToEndTable,
   formatTable,
   metricTable,
   peerTable,
+  quantizedTable,
   speculationTable,
   targetTable,
 } from './tables.mjs'
@@ -92,6 +94,7 @@ function sources(files) {
 /** `results`: the latest rows of each CSV file, by its name. */
 export function page(results) {
   const { peers, rows, kernels, loading, host, speculation, accuracy, endToEnd } = results
+  const { formats, adapters } = results
   const isas = [...new Set(kernels.map((row) => row.isa))]
   const table = (make, data) => () => htmlTable(make(data))
   return `<!doctype html>
@@ -128,6 +131,8 @@ limit is what 100 % of it would be of node-llama-cpp's figure.</p>`,
   section('Loading and memory', loading, table(metricTable, loading)),
   section('Around the model', host, table(metricTable, host)),
   section('Speculation', speculation, table(speculationTable, speculation)),
+  section('Quantised while loading', formats, table(quantizedTable, formats)),
+  section('Adapters, a decode step', adapters, table(adapterTable, adapters)),
   section('Accuracy', accuracy, table(accuracyTable, accuracy)),
   section('maestrale bench', endToEnd, table(endToEndTable, endToEnd)),
 ]

@@ -157,6 +157,36 @@ export function accuracyTable(rows) {
   }
 }
 
+export function quantizedTable(rows) {
+  return {
+    columns: ['type', 'prompt', 'prefill tok/s', 'ratio', 'decode tok/s', 'limit', 'of the limit'],
+    rows: rows.map((row) => [
+      row.type,
+      row.prompt,
+      figure(row.prefill_tok_s),
+      times(row.prefill_ratio),
+      figure(row.decode_tok_s),
+      figure(row.decode_limit_tok_s),
+      percent(row.decode_percent_of_limit),
+    ]),
+  }
+}
+
+export function adapterTable(rows) {
+  return {
+    columns: ['adapters', 'rank', 'ms a step', 'without', 'cost', 'half of the runs', 'noise'],
+    rows: rows.map((row) => [
+      row.adapters,
+      row.rank,
+      figure(row.step_ms),
+      figure(row.step_ms_without),
+      percent(row.cost_percent),
+      `${row.cost_low} to ${row.cost_high} %`,
+      percent(row.noise_percent),
+    ]),
+  }
+}
+
 export function endToEndTable(rows) {
   return {
     columns: [

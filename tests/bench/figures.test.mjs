@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import { appendCsv, readCsv } from '../../bench/common.mjs'
-import { decodeLimit, modelCost, prefillLimit } from '../../bench/limits.mjs'
+import { decodeLimit, modelCost, prefillLimit, quantizedCost } from '../../bench/limits.mjs'
 import { parseMachineTicks, parseProcessTicks, percentElsewhere } from '../../bench/measure.mjs'
-import { median, percentile, rate, rateTogether } from '../../bench/statistics.mjs'
+import { adapterCost, median, percentile, rate, rateTogether } from '../../bench/statistics.mjs'
 import { assess } from '../../bench/targets.mjs'
 
 describe('statistics', () => {
@@ -43,6 +43,22 @@ describe('statistics', () => {
   })
 })
 
+test('the cost of an adapter is against the runs around it', () => {
+  // The machine slows down by half meanwhile: the adapter costs a tenth all the time.
+  const without = [100, 110, 120, 130, 140, 150]
+  const withIt = [115.5, 126.5, 137.5, 148.5, 159.5]
+  const cost = adapterCost(withIt, without)
+  expect(cost.middle).toBeCloseTo(10)
+  expect([cost.low, cost.high].map(Math.round)).toEqual([10, 10])
+  expect(cost.noise).toBeCloseTo(100 / 12, 1)
+  expect(adapterCost([100, 120, 110, 130], [100, 100, 100, 100, 100])).toMatchObject({
+    middle: expect.closeTo(10),
+    low: expect.closeTo(0),
+    high: expect.closeTo(20),
+    noise: 0,
+  })
+})
+
 describe('limits', () => {
   const config = { nLayers: 1, nHeads: 4, nKvHeads: 2, headDim: 8, slidingWindow: 100 }
   const tensors = [
@@ -52,6 +68,12 @@ describe('limits', () => {
     { name: 'output.weight', shape: [10, 20], bytes: 100 },
   ]
   const cost = modelCost({ tensors, config })
+  test('quantised, the layers take the bits of their type', () => {
+    expect(cost.outputBytes).toBe(100)
+    expect(quantizedCost(cost, 'nf4').bytes).toBeCloseTo((300 * 4.25) / 8 + 100)
+    expect(() => quantizedCost(cost, 'q9')).toThrow('q9')
+  })
+
   const slowMemory = { readGBs: 1e-9, int8Gmacs: 1e9, f32Gmacs: 1e9 }
   const slowCores = { readGBs: 1e9, int8Gmacs: 1e-9, f32Gmacs: 1e9 }
 

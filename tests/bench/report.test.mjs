@@ -193,6 +193,8 @@ describe('page', () => {
     speculation: [],
     accuracy: [],
     endToEnd: [],
+    formats: [],
+    adapters: [],
   }
 
   test('text is escaped', () => {
