@@ -197,7 +197,7 @@ export interface NativeModel extends NativeTokenizer {
 type Scalar = string | number | boolean
 
 export interface NativeInspection {
-  /** `'GGUF 3'`, `'Hugging Face checkpoint'`, `'Mistral checkpoint'`. */
+  /** `'GGUF 3'`, `'packed GGUF 3'`, `'Hugging Face checkpoint'`, `'Mistral checkpoint'`. */
   format: string
   fileSize: number
   /** Arrays arrive as their length and first elements; vocabularies are long. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "addon/inspect_file.h"
 
-#include <filesystem>
+#include <memory>
 #include <optional>
 #include <type_traits>
 #include <variant>
@@ -9,6 +9,8 @@
 
 #include "addon/convert.h"
 #include "base/error.h"
+#include "engine/model_path.h"
+#include "engine/packed_file.h"
 #include "io/gguf.h"
 #include "io/text_file.h"
 #include "model/hf_config.h"
@@ -80,10 +82,13 @@ Napi::Object tensor_object(Napi::Env env, std::string_view name, std::string_vie
 
 class GgufInspection final : public Inspection {
  public:
-  explicit GgufInspection(const std::string& path)
-      : file_(path), header_(GgufFile::parse(file_.bytes(), file_.size())) {
+  explicit GgufInspection(const ModelPath& path) : file_(path.file) {
+    if (path.form == ModelForm::kPacked)
+      packed_.emplace(path.file);
+    else
+      header_ = GgufFile::parse(file_->bytes(), file_->size());
     try {
-      config_ = config_from_gguf(header_);
+      config_ = config_from_gguf(header());
     } catch (const Error& error) {
       config_error_ = error;  // a vocabulary alone, or another architecture: still worth a look
     }
@@ -91,14 +96,14 @@ class GgufInspection final : public Inspection {
 
   Napi::Object to_js(Napi::Env env) const override {
     const Napi::Object object = Napi::Object::New(env);
-    object.Set("format", "GGUF " + std::to_string(header_.version()));
-    object.Set("fileSize", double(file_.size()));
+    object.Set("format", (packed_ ? "packed GGUF " : "GGUF ") + std::to_string(header().version()));
+    object.Set("fileSize", double(file_->size()));
     const Napi::Array metadata = Napi::Array::New(env);
-    for (const auto& [key, value] : header_.metadata())
+    for (const auto& [key, value] : header().metadata())
       metadata.Set(metadata.Length(), entry(env, key, value));
     object.Set("metadata", metadata);
     const Napi::Array tensors = Napi::Array::New(env);
-    for (const GgufTensor& tensor : header_.tensors())
+    for (const GgufTensor& tensor : header().tensors())
       tensors.Set(tensors.Length(), tensor_object(env, tensor.name, quant_traits(tensor.type).name,
                                                   tensor.shape, tensor.offset, tensor.bytes));
     object.Set("tensors", tensors);
@@ -108,7 +113,11 @@ class GgufInspection final : public Inspection {
   }
 
  private:
-  MappedFile file_;
+  // A packed file keeps the header of the file it was made from, whose offsets it tells.
+  const GgufFile& header() const { return packed_ ? packed_->gguf() : header_; }
+
+  std::shared_ptr<const MappedFile> file_;
+  std::optional<PackedFile> packed_;
   GgufFile header_;
   std::optional<ModelConfig> config_;
   std::optional<Error> config_error_;  // why there is no config
@@ -167,9 +176,9 @@ class DirectoryInspection final : public Inspection {
 }  // namespace
 
 std::unique_ptr<const Inspection> inspect_path(const std::string& path) {
-  std::error_code ignored;  // what cannot be examined is opened as a file, which says why
-  if (std::filesystem::is_directory(path, ignored)) return std::make_unique<DirectoryInspection>(path);
-  return std::make_unique<GgufInspection>(path);
+  const ModelPath model(path);
+  if (model.form == ModelForm::kDirectory) return std::make_unique<DirectoryInspection>(path);
+  return std::make_unique<GgufInspection>(model);
 }
 
 }  // namespace maestrale

@@ -24,18 +24,18 @@ bool same_file(const std::string& a, const std::string& b) {
 
 class GgufSource final : public ModelSource {
  public:
-  explicit GgufSource(const std::string& path)
-      : file_(path), header_(GgufFile::parse(file_.bytes(), file_.size())) {
+  explicit GgufSource(std::shared_ptr<const MappedFile> file)
+      : file_(std::move(file)), header_(GgufFile::parse(file_->bytes(), file_->size())) {
     config_ = config_from_gguf(header_);
     vocab_ = vocab_from_gguf(header_);
-    weights_ = std::make_unique<GgufWeights>(file_, header_, config_);
+    weights_ = std::make_unique<GgufWeights>(*file_, header_, config_);
   }
-  uint64_t bytes() const override { return file_.size(); }
-  bool contains(const std::string& path) const override { return same_file(path, file_.path()); }
+  uint64_t bytes() const override { return file_->size(); }
+  bool contains(const std::string& path) const override { return same_file(path, file_->path()); }
   GgufMetadata metadata() const override { return GgufMetadata(header_); }
 
  private:
-  const MappedFile file_;
+  const std::shared_ptr<const MappedFile> file_;
   const GgufFile header_;
 };
 
@@ -78,14 +78,13 @@ class HfSource final : public ModelSource {
 
 }  // namespace
 
-bool is_model_directory(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::is_directory(path, ignored);
-}
-
-std::unique_ptr<const ModelSource> open_model_source(const std::string& path, bool dequantize) {
-  if (is_model_directory(path)) return std::make_unique<HfSource>(path, dequantize);
-  return std::make_unique<GgufSource>(path);
+std::unique_ptr<const ModelSource> open_model_source(const ModelPath& path, bool dequantize) {
+  switch (path.form) {
+    case ModelForm::kDirectory: return std::make_unique<HfSource>(path.path, dequantize);
+    case ModelForm::kGguf: return std::make_unique<GgufSource>(path.file);
+    case ModelForm::kPacked: break;
+  }
+  throw Error(ErrorCode::kInvalidArg, "'" + path.path + "' is a packed file; take the file it was made from");
 }
 
 }  // namespace maestrale

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model_path.h"
 #include "io/gguf_writer.h"
 #include "model/config.h"
 #include "model/weight_store.h"
@@ -38,12 +39,9 @@ class ModelSource {
   std::unique_ptr<const WeightStore> weights_;
 };
 
-// Opens a GGUF file or a Hugging Face directory and reads all but the weights. Throws Error{kModelFormat,
-// kModelUnsupported, kInvalidArg}; packed files are none of the forms.
+// Opens a GGUF file or a checkpoint directory and reads all but the weights. Throws Error{kModelFormat,
+// kModelUnsupported}, Error{kInvalidArg} for a packed file, which has no rows of weights.
 // `dequantize` as for HfWeights.
-std::unique_ptr<const ModelSource> open_model_source(const std::string& path, bool dequantize = false);
-
-// Whether `path` is a directory; what cannot be examined is opened as a file, which says why.
-bool is_model_directory(const std::string& path);
+std::unique_ptr<const ModelSource> open_model_source(const ModelPath& path, bool dequantize = false);
 
 }  // namespace maestrale

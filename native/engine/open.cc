@@ -148,25 +148,22 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
   return opened;
 }
 
-Opened open_unpacked(const OpenOptions& options, const LoadCallbacks& callbacks) {
+Opened open_unpacked(const ModelPath& path, const OpenOptions& options, const LoadCallbacks& callbacks) {
   const bool cuda = wants_cuda(options);
   if (cuda && !options.quantization.empty() && !is_gguf_type(quant_mix(options.quantization).base))
     throw Error(ErrorCode::kDevice, "quantization '" + options.quantization +
                                         "' runs on the CPU only; device '" + options.device +
                                         "' has q4_k and the other types of GGUF");
-  const std::unique_ptr<const ModelSource> source = open_model_source(options.path, /* dequantize */ cuda);
+  const std::unique_ptr<const ModelSource> source = open_model_source(path, /* dequantize */ cuda);
   Opened opened{source->config(), source->vocab(), {}, nullptr};
   load_weights(source->weights(), source->bytes(), options, callbacks, opened);
   return opened;
 }
 
-// Opens the file twice when it is no packed one.
 Opened open_any(const OpenOptions& options, const LoadCallbacks& callbacks) {
-  if (!is_model_directory(options.path)) {
-    auto file = std::make_shared<const MappedFile>(options.path);
-    if (PackedFile::has_magic(*file)) return open_packed(std::move(file), options, callbacks);
-  }
-  return open_unpacked(options, callbacks);
+  const ModelPath path(options.path);
+  return path.form == ModelForm::kPacked ? open_packed(path.file, options, callbacks)
+                                         : open_unpacked(path, options, callbacks);
 }
 
 // On the device that the options name.
@@ -235,10 +232,11 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 
 std::shared_ptr<const WeightStore> open_base_weights(const std::string& path, const std::string& quantization,
                                                      bool double_quant) {
-  if (!is_model_directory(path) && PackedFile::has_magic(MappedFile(path)))
+  const ModelPath base(path);
+  if (base.form == ModelForm::kPacked)
     throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" + path +
                                          "' does not have; load the file it was made from");
-  const std::shared_ptr<const ModelSource> source = open_model_source(path);
+  const std::shared_ptr<const ModelSource> source = open_model_source(base);
   if (quantization.empty()) return {source, &source->weights()};
   struct Quantized {
     Quantized(std::shared_ptr<const ModelSource> inner, const QuantMix& mix, bool double_quant)
@@ -251,12 +249,16 @@ std::shared_ptr<const WeightStore> open_base_weights(const std::string& path, co
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& path) {
-  if (is_model_directory(path)) return std::make_shared<const Tokenizer>(vocab_from_hf(path));
-  const auto file = std::make_shared<const MappedFile>(path);
-  if (PackedFile::has_magic(*file))
-    return std::make_shared<const Tokenizer>(vocab_from_gguf(PackedFile(file).gguf()));
-  const GgufFile header = GgufFile::parse(file->bytes(), file->size());
-  return std::make_shared<const Tokenizer>(vocab_from_gguf(header));
+  const ModelPath model(path);
+  const auto vocab = [&] {
+    switch (model.form) {
+      case ModelForm::kDirectory: return vocab_from_hf(path);
+      case ModelForm::kPacked: return vocab_from_gguf(PackedFile(model.file).gguf());
+      case ModelForm::kGguf: break;
+    }
+    return vocab_from_gguf(GgufFile::parse(model.file->bytes(), model.file->size()));
+  };
+  return std::make_shared<const Tokenizer>(vocab());
 }
 
 }  // namespace maestrale

@@ -4,7 +4,6 @@
 #include <memory>
 
 #include "base/error.h"
-#include "engine/packed_file.h"
 #include "model/gguf_config.h"
 #include "model/quantized_weights.h"
 
@@ -24,9 +23,7 @@ const QuantMix& gguf_mix(const std::string& name) {
 }
 
 std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out) {
-  if (!is_model_directory(in) && PackedFile::has_magic(MappedFile(in)))
-    throw Error(ErrorCode::kInvalidArg, "'" + in + "' is a packed file; take the file it was made from");
-  std::unique_ptr<const ModelSource> source = open_model_source(in, /* dequantize */ true);
+  std::unique_ptr<const ModelSource> source = open_model_source(ModelPath(in), /* dequantize */ true);
   if (source->contains(out))
     throw Error(ErrorCode::kInvalidArg, "'" + out + "' is a file of the model that is to be read");
   return source;

@@ -30,7 +30,7 @@ WrittenModel quantize_model(const std::string& in, const std::string& out, const
 const QuantMix& gguf_mix(const std::string& name);
 
 // The model at `in`, to be written anew to `out`: 4-bit matrices of bitsandbytes as what they were. Throws as
-// open_model_source() does, Error{kInvalidArg} for a packed file and when `out` is a file of the model.
+// open_model_source() does, Error{kInvalidArg} when `out` is a file of the model.
 std::unique_ptr<const ModelSource> open_to_rewrite(const std::string& in, const std::string& out);
 
 // Sets what a file says about how its weights are stored, and drops what no longer holds.

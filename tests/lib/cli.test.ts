@@ -2,6 +2,9 @@
 // The command line as a user meets it: help, wrong use (exit status 2), failures (1) in one sentence,
 // never a stack trace. Runs dist/, which `npm run build` makes.
 import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 
@@ -13,7 +16,7 @@ function maestrale(...args: string[]) {
   return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
 }
 
-const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'pull', 'doctor']
+const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'merge', 'pull', 'doctor']
 
 describe('help', () => {
   test('lists the commands and goes to standard output', () => {
@@ -56,6 +59,19 @@ describe('wrong use ends with 2', () => {
     expect(stderr).toMatch(/^maestrale: /)
     expect(stderr).not.toContain('    at ')
   })
+})
+
+test('inspect shows what a packed file was made from', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'maestrale-cli-'))
+  try {
+    const packed = join(folder, 'mini.maestrale')
+    expect(maestrale('pack', 'mini', packed).status).toBe(0)
+    const { config, format } = JSON.parse(maestrale('inspect', packed, '--json').stdout)
+    expect(format).toBe('packed GGUF 3')
+    expect(config).toEqual(JSON.parse(maestrale('inspect', 'mini', '--json').stdout).config)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 test('no colours when nobody looks at a terminal', () => {

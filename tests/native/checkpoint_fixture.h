@@ -23,7 +23,7 @@ inline std::string checkpoint_directory(const std::string& name) {
 
 // A model in any form.
 inline std::unique_ptr<Model> load_source(const std::string& path) {
-  const auto source = open_model_source(path);
+  const auto source = open_model_source(ModelPath(path));
   const ModelConfig& c = source->config();
   auto model =
       load_model(source->weights(), c,

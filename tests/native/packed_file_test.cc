@@ -8,6 +8,8 @@
 #include <iterator>
 
 #include "check.h"
+#include "engine/model_source.h"
+#include "engine/open.h"
 #include "expect_error.h"
 #include "temp_dir.h"
 #include "tiny_model.h"
@@ -109,4 +111,21 @@ TEST("packed: a failed write leaves nothing behind, and the source is never over
   pack_model(in, dir.path("out"), {});
   CHECK_THROWS(pack_model(dir.path("out"), dir.path("again"), {}), ErrorCode::kInvalidArg);
   CHECK_EQ(std::distance(std::filesystem::directory_iterator(dir.path("")), {}), 3);  // in, taken, out
+}
+
+TEST("packed: what needs the rows of the weights says that there are none") {
+  TempDir dir;
+  const std::string out = dir.path("packed");
+  pack_model(model_path("models/hd128-q4_0.gguf"), out, {});
+  expect_error("DoRA", ErrorCode::kAdapter, "load the file it was made from",
+               [&] { open_base_weights(out); });
+  expect_error("source", ErrorCode::kInvalidArg, "is a packed file",
+               [&] { open_model_source(ModelPath(out)); });
+  OpenOptions options;
+  options.path = out;
+  options.device = "cpu";
+  options.quantization = "q8_0";
+  expect_error("quantising", ErrorCode::kInvalidArg, "a packed file is used as it is",
+               [&] { open_model(options, {}, [](std::vector<Event>&&) {}); });
+  CHECK_EQ(open_tokenizer(out)->vocab().size(), 512);
 }

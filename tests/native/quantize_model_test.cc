@@ -132,8 +132,8 @@ TEST("quantize_model: logits of a quantised file are those of its weights, and t
   TempDir dir;
   const std::string type = "q4_k_m";
   const WrittenModel written = quantize(vectors("hf/hd128"), dir.path("out"), type);
-  const auto original = open_model_source(vectors("hf/hd128")),
-             quantised = open_model_source(dir.path("out"));
+  const auto original = open_model_source(ModelPath(vectors("hf/hd128"))),
+             quantised = open_model_source(ModelPath(dir.path("out")));
   double error = 0, power = 0;
   for (const ModelTensor& tensor : original->weights().tensors()) {
     if (tensor.is_norm()) continue;
@@ -180,7 +180,8 @@ TEST("quantize_model: vocabulary, special tokens and chat template survive") {
                                                   {"name": "tool_use", "template": "{{ tools }}"}]})"));
   checkpoint.write("generation_config.json", to_bytes(R"({"eos_token_id": [2, 7]})"));
   quantize(checkpoint.path(""), dir.path("out"), "q8_0");
-  const auto before = open_model_source(checkpoint.path("")), after = open_model_source(dir.path("out"));
+  const auto before = open_model_source(ModelPath(checkpoint.path(""))),
+             after = open_model_source(ModelPath(dir.path("out")));
   const Vocab &a = before->vocab(), &b = after->vocab();
   CHECK(a.pieces == b.pieces && a.scores == b.scores && a.types == b.types);
   CHECK(a.bos == b.bos && a.eos == b.eos && a.unk == b.unk && a.other_eos == b.other_eos);
@@ -232,7 +233,7 @@ TEST("quantize_model: the window is what the option says") {
   for (const int64_t window : {int64_t{0}, int64_t{48}}) {
     quantize_model(vectors("hf/hd128"), dir.path("out"),
                    {.type = "q4_0", .threads = 1, .sliding_window = window}, {});
-    const auto source = open_model_source(dir.path("out"));
+    const auto source = open_model_source(ModelPath(dir.path("out")));
     CHECK_EQ(source->config().sliding_window, window);
     CHECK_EQ(source->config().sliding_window_source, "metadata");
   }

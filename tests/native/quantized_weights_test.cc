@@ -45,7 +45,7 @@ TEST(
     "quantized_weights: bitsandbytes checkpoints run as blocks, with the logits of their dequantised "
     "weights") {
   for (const std::string name : {"swa16-nf4", "swa16-fp4-double", "hd128-nf4-double"}) {
-    const auto source = open_model_source(hf(name));
+    const auto source = open_model_source(ModelPath(hf(name)));
     const QuantType expected = name.find("fp4") == std::string::npos ? QuantType::kNF4 : QuantType::kFP4;
     int blocks = 0;
     for (const ModelTensor& tensor : source->weights().tensors())
@@ -57,7 +57,8 @@ TEST(
 
 // Without double quantisation rows do not touch each other, so reordering those of Q and K changes nothing.
 TEST("quantized_weights: NF4 while loading gives the blocks of a checkpoint that bitsandbytes quantised") {
-  const auto original = open_model_source(hf("swa16")), checkpoint = open_model_source(hf("swa16-nf4"));
+  const auto original = open_model_source(ModelPath(hf("swa16"))),
+             checkpoint = open_model_source(ModelPath(hf("swa16-nf4")));
   const QuantizedWeights ours(original->weights(), quant_mix("nf4"), original->config());
   for (const ModelTensor& tensor : ours.tensors()) {
     if (tensor.is_norm()) continue;
@@ -70,7 +71,8 @@ TEST("quantized_weights: double quantisation while loading gives the scales of b
   for (const auto& [name, mix] :
        {std::pair("hd128-nf4-double", "nf4"), std::pair("swa16-fp4-double", "fp4")}) {
     const std::string plain = std::string(name).substr(0, std::string(name).find('-'));
-    const auto original = open_model_source(hf(plain)), checkpoint = open_model_source(hf(name));
+    const auto original = open_model_source(ModelPath(hf(plain))),
+               checkpoint = open_model_source(ModelPath(hf(name)));
     const QuantizedWeights ours(original->weights(), quant_mix(mix), original->config(), true);
     size_t scales = 0, close = 0;
     for (const ModelTensor& tensor : ours.tensors()) {
@@ -98,10 +100,10 @@ TEST("quantized_weights: double quantisation while loading gives the scales of b
 
 TEST("quantized_weights: loading with a mix equals loading the file that the quantiser writes") {
   TempDir dir;
-  const auto original = open_model_source(hf("hd128"));
+  const auto original = open_model_source(ModelPath(hf("hd128")));
   for (const std::string mix : {"q4_k_m", "q8_0", "q5_0", "f16"}) {
     quantize_model(hf("hd128"), dir.path("out"), {.type = mix, .threads = 1}, {});
-    const auto file = open_model_source(dir.path("out"));
+    const auto file = open_model_source(ModelPath(dir.path("out")));
     const QuantizedWeights ours(original->weights(), quant_mix(mix), original->config());
     for (const ModelTensor& tensor : ours.tensors()) CHECK(ours.type(tensor) == file->weights().type(tensor));
     CHECK(same_bits(run_logits(*load(ours, original->config()), kTokens),
@@ -111,7 +113,7 @@ TEST("quantized_weights: loading with a mix equals loading the file that the qua
 
 TEST("quantized_weights: a 4-bit checkpoint becomes a GGUF file of its dequantised weights, not of NF4") {
   TempDir dir;
-  const auto checkpoint = open_model_source(hf("swa16-nf4"));
+  const auto checkpoint = open_model_source(ModelPath(hf("swa16-nf4")));
   const ModelConfig& config = checkpoint->config();
   const QuantizedWeights bf16(checkpoint->weights(), quant_mix("bf16"), config);
   for (const ModelTensor& tensor : bf16.tensors()) {

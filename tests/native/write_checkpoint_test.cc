@@ -40,7 +40,7 @@ void check_same(const std::string& base, const std::string& adapter, const std::
   const std::vector<int32_t> tokens = tokens_below(512, 40);
   const std::vector<float> expected = run_logits(*load_source(gguf), tokens);
   CHECK(same_bits(run_logits(*load_source(directory), tokens), expected));
-  const auto one = open_model_source(gguf), two = open_model_source(directory);
+  const auto one = open_model_source(ModelPath(gguf)), two = open_model_source(ModelPath(directory));
   CHECK_EQ(one->config().sliding_window, two->config().sliding_window);
   CHECK_EQ(one->config().context_length, two->config().context_length);
   CHECK(one->vocab().unusable == two->vocab().unusable && one->vocab().pieces == two->vocab().pieces);
@@ -81,11 +81,11 @@ TEST("write_checkpoint: a quantised base becomes F16, and says so") {
 TEST("write_checkpoint: the vocabulary of a GGUF file becomes tokenizer files") {
   const TempDir dir;
   const std::string out = dir.path("merged");
-  const auto source = open_model_source(vectors("mini/mini-q8_0.gguf"));
+  const auto source = open_model_source(ModelPath(vectors("mini/mini-q8_0.gguf")));
   write_checkpoint(out, *source,
                    RetypedWeights(source->weights(), [](const auto&) { return QuantType::kF16; }),
                    source->weights(), 2, {});
-  const Vocab &was = source->vocab(), is = open_model_source(out)->vocab();
+  const Vocab &was = source->vocab(), is = open_model_source(ModelPath(out))->vocab();
   CHECK(is.pieces == was.pieces && is.scores == was.scores && is.types == was.types);
   CHECK(is.bos == was.bos && is.eos == was.eos && is.unk == was.unk && is.other_eos == was.other_eos);
   CHECK(is.add_bos == was.add_bos && is.add_eos == was.add_eos &&
@@ -111,7 +111,7 @@ TEST("write_checkpoint: files beside the weights of a directory are carried over
   for (const auto& [key, value] : plain_members(base, "config.json"))
     if (key.ends_with("size") || key.starts_with("num_") || key == "sliding_window" || key == "torch_dtype")
       CHECK_EQ(config.at(key), value);
-  CHECK(open_model_source(out)->vocab().ends_text(7));
+  CHECK(open_model_source(ModelPath(out))->vocab().ends_text(7));
 }
 
 TEST("write_checkpoint: a tied model stays tied") {
@@ -123,7 +123,7 @@ TEST("write_checkpoint: a tied model stays tied") {
   config.replace(config.find(untied), untied.size(), "\"tie_word_embeddings\": true");
   std::ofstream(base + "/config.json") << config;
   merge(base, vectors("adapters/hd128-all-rslora"), out, "", MergeFormat::kSafetensors);
-  CHECK(open_model_source(out)->weights().tensors().back().role == TensorRole::kFinalNorm);
+  CHECK(open_model_source(ModelPath(out))->weights().tensors().back().role == TensorRole::kFinalNorm);
   check_same(base, vectors("adapters/hd128-all-rslora"), "bf16");
 }
 
@@ -131,7 +131,7 @@ TEST("write_checkpoint: shards hold no more than they may, and an index finds th
   const TempDir dir;
   const std::string out = dir.path("merged");
   constexpr uint64_t kLimit = 600'000;
-  const auto source = open_model_source(vectors("models/hd128-bf16.gguf"));
+  const auto source = open_model_source(ModelPath(vectors("models/hd128-bf16.gguf")));
   write_checkpoint(out, *source, source->weights(), source->weights(), 2, {}, kLimit);
   const Json index = *read_json(out, "model.safetensors.index.json");
   uint64_t total = 0;
