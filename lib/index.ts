@@ -17,6 +17,7 @@ export {
   type QuantizeResult,
   quantizeModel,
 } from './quantize.js'
+export type { LoadType, QuantizeType } from './quantize-types.js'
 export {
   type ChatTemplateOptions,
   type DecodeOptions,
@@ -38,7 +39,6 @@ export type {
   Logprob,
   ModelInfo,
   ModelStats,
-  QuantizeType,
   Result,
   Score,
   Speculation,

@@ -4,9 +4,10 @@ import { captureCallSite } from './errors.js'
 import { resolveModel } from './hub/pull.js'
 import { runJob } from './job.js'
 import { loadBinding } from './native/load.js'
-import { ADAPTER_CHECKS, LOAD_CHECKS, QUANTIZE_TYPES } from './options.js'
+import { ADAPTER_CHECKS, LOAD_CHECKS } from './options.js'
 import type { QuantizeResult } from './quantize.js'
-import type { AdapterOptions, LoadOptions, QuantizeType } from './types.js'
+import { QUANTIZE_TYPES, type QuantizeType } from './quantize-types.js'
+import type { AdapterOptions, LoadOptions } from './types.js'
 import { type Checks, checkOptions, nonEmptyText, oneOf } from './validate.js'
 
 export const MERGE_FORMATS = ['gguf', 'safetensors'] as const

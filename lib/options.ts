@@ -4,13 +4,8 @@
 import { randomInt } from 'node:crypto'
 
 import type { NativeLoadOptions, NativePrompt, NativeRequest } from './native/binding.js'
-import type {
-  AdapterOptions,
-  GenerateOptions,
-  LoadOptions,
-  QuantizeType,
-  Speculation,
-} from './types.js'
+import { LOAD_TYPES } from './quantize-types.js'
+import type { AdapterOptions, GenerateOptions, LoadOptions, Speculation } from './types.js'
 import {
   boolean,
   type Check,
@@ -34,34 +29,6 @@ const device: Check = (value, name) => {
   if (typeof value !== 'string') wrongType(name, expected, value)
   if (!/^(auto|cpu|cuda|cuda:\d{1,3})$/.test(value)) outOfRange(name, expected, value)
 }
-
-/** What weights can be quantised to, from the most to the fewest bits a weight. */
-export const QUANTIZE_TYPES: readonly QuantizeType[] = [
-  'f32',
-  'f16',
-  'bf16',
-  'q8_0',
-  'q6_k',
-  'q5_k_m',
-  'q5_k',
-  'q5_1',
-  'q5_0',
-  'q4_k_m',
-  'q4_k_s',
-  'q4_k',
-  'q4_1',
-  'q4_0',
-  'q3_k_m',
-  'q3_k',
-  'q2_k',
-]
-
-/** What weights can be quantised to while they are loaded. */
-export const LOAD_TYPES: readonly (QuantizeType | 'nf4' | 'fp4')[] = [
-  'nf4',
-  'fp4',
-  ...QUANTIZE_TYPES,
-]
 
 export const LOAD_CHECKS: Checks<LoadOptions> = {
   device,

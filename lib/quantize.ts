@@ -4,8 +4,9 @@ import { captureCallSite } from './errors.js'
 import { resolveModel } from './hub/pull.js'
 import { runJob } from './job.js'
 import { loadBinding } from './native/load.js'
-import { LOAD_CHECKS, QUANTIZE_TYPES } from './options.js'
-import type { LoadOptions, QuantizeType } from './types.js'
+import { LOAD_CHECKS } from './options.js'
+import { QUANTIZE_TYPES, type QuantizeType } from './quantize-types.js'
+import type { LoadOptions } from './types.js'
 import { type Checks, checkOptions, nonEmptyText, oneOf } from './validate.js'
 
 /** Options of {@link quantizeModel}. */

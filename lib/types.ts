@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shapes of the public API: options, results and what a model tells about itself.
+import type { LoadType } from './quantize-types.js'
 
 /** Token ids, each from 0 to `vocabSize - 1`. */
 export type TokenIds = Uint32Array | readonly number[]
@@ -13,29 +14,6 @@ export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
 /** Storage of the KV cache: `'f16'` 2 bytes a value, `'bf16'` 2 bytes, `'q8_0'` 1.06 bytes. */
 export type KvCacheType = 'f16' | 'bf16' | 'q8_0'
-
-/**
- * A storage type for all matrices (the output matrix gets at least Q6_K), or one of the mixes in which models
- * are published (`q3_k_m`, `q4_k_s`, `q4_k_m`, `q5_k_m`, `q2_k`), with the rules of llama.cpp.
- */
-export type QuantizeType =
-  | 'f32'
-  | 'f16'
-  | 'bf16'
-  | 'q8_0'
-  | 'q6_k'
-  | 'q5_k_m'
-  | 'q5_k'
-  | 'q5_1'
-  | 'q5_0'
-  | 'q4_k_m'
-  | 'q4_k_s'
-  | 'q4_k'
-  | 'q4_1'
-  | 'q4_0'
-  | 'q3_k_m'
-  | 'q3_k'
-  | 'q2_k'
 
 /** Options of {@link loadModel}. */
 export interface LoadOptions {
@@ -68,7 +46,7 @@ export interface LoadOptions {
    * Quantises the weights while they are loaded; memory is about that of the result. `'nf4'` and `'fp4'` are
    * those of bitsandbytes and leave the embedding and the output matrix as stored. Default: as stored.
    */
-  quantization?: QuantizeType | 'nf4' | 'fp4'
+  quantization?: LoadType
   /**
    * With `'nf4'` and `'fp4'`: rounds the scales to 8 bits as bitsandbytes does, for the same weights as there.
    * It saves no memory here, where scales take 16 bits either way. Default `false`.

@@ -3,8 +3,7 @@
 import { type Command, Option } from 'commander'
 
 import { MERGE_FORMATS, type MergeFormat, mergeAdapter } from '../merge.js'
-import { QUANTIZE_TYPES } from '../options.js'
-import type { QuantizeType } from '../types.js'
+import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
 import { ADAPTER_HELP, adapterPath, MODEL_HELP, modelPath, number } from './options.js'
 import { describeWritten } from './quantize.js'
 import { interruptible, ProgressBar } from './terminal.js'

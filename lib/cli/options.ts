@@ -9,7 +9,7 @@ import { packageRoot } from '#addon'
 import { resolveModel } from '../hub/pull.js'
 import { HUB_PREFIX } from '../hub/reference.js'
 import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
-import { LOAD_TYPES } from '../options.js'
+import { LOAD_TYPES } from '../quantize-types.js'
 import { interruptible, ProgressBar, UsageError } from './terminal.js'
 
 /** Stands for the model that ships with the package. */

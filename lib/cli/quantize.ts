@@ -2,9 +2,8 @@
 // maestrale quantize: a model in any form to a GGUF file whose weights take less room.
 import { type Command, Option } from 'commander'
 
-import { QUANTIZE_TYPES } from '../options.js'
 import { type QuantizeResult, quantizeModel } from '../quantize.js'
-import type { QuantizeType } from '../types.js'
+import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
 import { MODEL_HELP, modelPath, number, numberOr } from './options.js'
 import { bytes, interruptible, ProgressBar } from './terminal.js'
 
