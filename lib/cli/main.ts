@@ -62,5 +62,9 @@ try {
 } catch (error) {
   // Commander has written its own message; --help and --version end with 0.
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE
-  else reportFailure(error)
+  else
+    reportFailure(
+      error,
+      program.commands.find((command) => command.name() === program.args[0]),
+    )
 }

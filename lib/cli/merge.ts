@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander'
 
 import { MERGE_FORMATS, type MergeFormat, mergeAdapter } from '../merge.js'
 import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
-import { ADAPTER_HELP, adapterPath, MODEL_HELP, modelPath, number } from './options.js'
+import { ADAPTER_HELP, adapterPath, MODEL_HELP, modelPath, number, typeOption } from './options.js'
 import { describeWritten } from './quantize.js'
 import { interruptible, ProgressBar } from './terminal.js'
 
@@ -39,10 +39,11 @@ export function addMergeCommand(program: Command): void {
       ).choices(MERGE_FORMATS),
     )
     .addOption(
-      new Option(
+      typeOption(
         '--type <type>',
         'storage type of the matrices (default: those of the model; f16 in a directory for what is quantised)',
-      ).choices(QUANTIZE_TYPES),
+        QUANTIZE_TYPES,
+      ),
     )
     .option('--scale <x>', 'multiplies what the adapter adds (default: 1)', number)
     .option('--threads <n>', 'threads that compute (default: all cores)', number)

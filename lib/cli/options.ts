@@ -66,6 +66,13 @@ export function numberOr(...words: string[]): (text: string) => number | string 
   return (text) => (words.includes(text) ? text : number(text))
 }
 
+/** An option for one of `types`, which may be spelled as in the names of GGUF files: Q4_K_M. */
+export function typeOption(flags: string, description: string, types: readonly string[]): Option {
+  const option = new Option(flags, description).choices(types)
+  const { parseArg } = option
+  return option.argParser((value, previous) => parseArg?.(value.toLowerCase(), previous))
+}
+
 function collect(text: string, earlier: string[] | undefined): string[] {
   return [...(earlier ?? []), text]
 }
@@ -107,7 +114,7 @@ export function addLoadOptions(command: Command): Command {
       ]),
     )
     .addOption(
-      new Option('--quantization <type>', 'quantise the weights while loading').choices(LOAD_TYPES),
+      typeOption('--quantization <type>', 'quantise the weights while loading', LOAD_TYPES),
     )
     .option('--double-quant', 'with nf4 and fp4: round the scales to 8 bits')
     .option('--adapter <path>', `a LoRA adapter to use: ${ADAPTER_HELP}`)

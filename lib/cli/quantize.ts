@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // maestrale quantize: a model in any form to a GGUF file whose weights take less room.
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 
 import { type QuantizeResult, quantizeModel } from '../quantize.js'
 import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
-import { MODEL_HELP, modelPath, number, numberOr } from './options.js'
+import { MODEL_HELP, modelPath, number, numberOr, typeOption } from './options.js'
 import { bytes, interruptible, ProgressBar } from './terminal.js'
 
 const EXAMPLES = `
@@ -32,9 +32,11 @@ export function addQuantizeCommand(program: Command): void {
     .argument('<model>', MODEL_HELP)
     .argument('<output>', 'the GGUF file to write')
     .addOption(
-      new Option('--type <type>', 'storage type of the matrices, or a mix of types')
-        .choices(QUANTIZE_TYPES)
-        .makeOptionMandatory(),
+      typeOption(
+        '--type <type>',
+        'storage type of the matrices, or a mix of types',
+        QUANTIZE_TYPES,
+      ).makeOptionMandatory(),
     )
     .option('--threads <n>', 'threads that compute (default: all cores)', number)
     .option(

@@ -63,8 +63,11 @@ async function run(
     })
     if (!flags.json) {
       process.stdout.write(styled('bold', text))
-      for await (const chunk of generation) process.stdout.write(chunk.text)
-      process.stdout.write('\n')
+      try {
+        for await (const chunk of generation) process.stdout.write(chunk.text)
+      } finally {
+        process.stdout.write('\n')
+      }
     }
     const result = await generation
     process.off('SIGINT', stop)

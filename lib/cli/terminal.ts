@@ -2,6 +2,7 @@
 // What the commands share: colours and progress only where somebody looks at a terminal, numbers and
 // sizes in words, and failures as one sentence with an exit status.
 import { styleText } from 'node:util'
+import type { Command } from 'commander'
 
 export const EXIT_FAILURE = 1
 export const EXIT_USAGE = 2
@@ -90,9 +91,16 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
 /** A wrong command line: exit status 2. */
 export class UsageError extends Error {}
 
-/** Says what went wrong, in one sentence on stderr, and sets the exit status. */
-export function reportFailure(error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error)
+/** "slidingWindow must be ..." of the library as the `command` calls that option: "--sliding-window must be ...". */
+function inOptionsOf(command: Command | undefined, message: string): string {
+  const [, name, rest] = /^(\w+)( must be [\s\S]*)$/.exec(message) ?? []
+  const option = command?.options.find((known) => known.attributeName() === name)
+  return option?.long ? option.long + rest : message
+}
+
+/** Says what went wrong with `command`, in one sentence on stderr, and sets the exit status. */
+export function reportFailure(error: unknown, command?: Command): void {
+  const message = inOptionsOf(command, error instanceof Error ? error.message : String(error))
   process.stderr.write(`${styled('red', 'maestrale:', process.stderr)} ${message}\n`)
   const misuse =
     error instanceof UsageError ||

@@ -11,12 +11,13 @@ namespace maestrale {
 
 enum class ModelForm {
   kDirectory,  // a checkpoint, in Hugging Face's or Mistral's own layout (see hf_files.h)
-  kGguf,       // any file that is no packed one: reading it says what is wrong
+  kGguf,
   kPacked,
 };
 
 struct ModelPath {
-  // Throws as MappedFile does; what cannot be examined is opened as a file, which says why.
+  // Throws Error{kModelFormat} for a file of another kind, and as MappedFile does; what cannot be examined is
+  // opened as a file, which says why.
   explicit ModelPath(const std::string& model_path);
 
   std::string path;

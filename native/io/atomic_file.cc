@@ -37,8 +37,9 @@ void sync_directory_of(const std::string& path) {
 
 AtomicFile::AtomicFile(const std::string& path, std::function<void()> before_write)
     : path_(path), temporary_(temporary_name(path)), before_write_(std::move(before_write)) {
+  const std::filesystem::path name(path);
   std::error_code absent;
-  if (std::filesystem::is_directory(path, absent))
+  if (!name.has_filename() || std::filesystem::is_directory(name, absent))
     throw Error(ErrorCode::kInvalidArg, "'" + path + "' is a directory, where a file is to be written");
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) fail("create");

@@ -26,7 +26,10 @@ void check_ranks(const AdapterFile& adapter) {
 AdapterFile read_any(const std::string& path, const ModelConfig& config) {
   std::error_code ignored;  // what cannot be examined is opened as a file, which says why
   if (std::filesystem::is_directory(path, ignored)) return read_peft_adapter(path, config);
-  return read_gguf_adapter(std::make_shared<const MappedFile>(path), config);
+  auto file = std::make_shared<const MappedFile>(path);
+  if (path.ends_with(".safetensors"))
+    throw Error(ErrorCode::kAdapter, "name the directory that holds it and its adapter_config.json");
+  return read_gguf_adapter(std::move(file), config);
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 #include "model/gguf_adapter.h"
 
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -15,10 +17,11 @@ namespace {
 [[noreturn]] void fail(const std::string& problem) { throw Error(ErrorCode::kAdapter, problem); }
 
 void require(const GgufFile& header, std::string_view key, std::string_view value) {
-  const std::string found(header.get_string(key).value_or(""));
+  const std::optional<std::string_view> found = header.get_string(key);
   if (found != value)
-    fail("'" + std::string(key) + "' is '" + found.substr(0, 64) + "', but an adapter for this model has '" +
-         std::string(value) + "'");
+    fail("'" + std::string(key) + "' is " +
+         (found ? "'" + std::string(found->substr(0, 64)) + "'" : std::string("missing")) +
+         ", but an adapter for this model has '" + std::string(value) + "'");
 }
 
 void check_shape(const GgufTensor& tensor, int64_t rows, int64_t cols, const char* why) {

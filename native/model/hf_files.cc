@@ -67,6 +67,9 @@ void fail_without_weights(const std::string& directory) {
                   "'" + directory + "' holds its weights in '" + name +
                       "', a pickle file, which can run code when it is read and is never opened; save the "
                       "model as safetensors");
+  if (std::filesystem::exists(std::filesystem::path(directory) / "adapter_config.json"))
+    throw Error(ErrorCode::kModelFormat,
+                "'" + directory + "' is a LoRA adapter, which needs the model that it was trained on");
   throw Error(ErrorCode::kModelFormat, "'" + directory + "' holds neither " + kSingle + " nor " + kIndex +
                                            " nor consolidated.safetensors, so it has no weights");
 }

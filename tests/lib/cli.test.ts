@@ -50,6 +50,16 @@ describe('wrong use ends with 2', () => {
     [['inspect', 'no-such-file.gguf'], "there is no file 'no-such-file.gguf'"],
     [['run', main], "give a prompt to continue, or '-' to read it from standard input"],
     [['pull', 'no-repository'], "received 'no-repository'"],
+    [['run', '--threads', '0'], '--threads must be an integer from 1 to 1024; received 0'],
+    [
+      ['run', '--double-quant'],
+      "--double-quant must be false unless quantization is 'nf4' or 'fp4'; received true",
+    ],
+    [
+      ['quantize', 'mini', 'out', '--type', 'q4_0', '--sliding-window', '-4'],
+      '--sliding-window must be an integer of at least 1; received -4',
+    ],
+    [['merge', 'mini', 'no-such-adapter', 'out'], "there is no adapter 'no-such-adapter'"],
     [['bench', '--gen', '0'], '--gen must be an integer of at least 1; received 0'],
     [['bench', '--repeats', '1.5'], '--repeats must be an integer of at least 1; received 1.5'],
   ])('%j', (args, message) => {
@@ -58,6 +68,32 @@ describe('wrong use ends with 2', () => {
     expect([status, stdout]).toEqual([2, ''])
     expect(stderr).toMatch(/^maestrale: /)
     expect(stderr).not.toContain('    at ')
+  })
+})
+
+describe('what is no model or no adapter ends with 1 and says what it is', () => {
+  const adapter = fileURLToPath(new URL('../../models/adapter-midjourney', import.meta.url))
+  test.each([
+    [
+      ['inspect', main],
+      /^'.*main.js' is no model: neither a GGUF file nor a packed one nor a directory$/,
+    ],
+    [
+      ['inspect', join(adapter, 'adapter_model.safetensors')],
+      /is no model: .*; name the directory that it is in$/,
+    ],
+    [
+      ['inspect', adapter],
+      /^'.*' is a LoRA adapter, which needs the model that it was trained on$/,
+    ],
+    [
+      ['merge', 'mini', join(adapter, 'adapter_model.safetensors'), 'out'],
+      /: name the directory that holds it and/,
+    ],
+  ])('%j', (args, message) => {
+    const { status, stdout, stderr } = maestrale(...args)
+    expect([status, stdout]).toEqual([1, ''])
+    expect(stderr.replace(/^maestrale: /, '').trimEnd()).toMatch(message)
   })
 })
 

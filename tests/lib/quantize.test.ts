@@ -26,6 +26,7 @@ import {
 
 const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
 const vectors = (name: string) => fileURLToPath(new URL(`../vectors/${name}`, import.meta.url))
+const adapter = fileURLToPath(new URL('../../models/adapter-midjourney', import.meta.url))
 const mini = vectors('mini/mini-q8_0.gguf')
 
 let folder: string
@@ -210,7 +211,7 @@ describe('maestrale quantize', () => {
 
   test('prints one JSON object', () => {
     const { status, stdout, stderr } = run(
-      ...['quantize', vectors('hf/hd128'), output, '--type', 'q5_k_m', '--sliding-window', 'none'],
+      ...['quantize', vectors('hf/hd128'), output, '--type', 'Q5_K_M', '--sliding-window', 'none'],
       '--json',
     )
     expect([status, stderr]).toEqual([0, ''])
@@ -263,10 +264,16 @@ describe('a job that is interrupted from outside', () => {
     ['SIGINT', 'quantize'],
     ['SIGTERM', 'quantize'],
     ['SIGINT', 'pack'],
+    ['SIGINT', 'merge'],
   ])('%s ends %s and leaves no unfinished file', async (signal, command) => {
-    const options = command === 'quantize' ? ['--type', 'q4_k_m', '--threads', '1'] : []
-    expect(await interrupted(signal, [command, mini, output, ...options])).toBe(signal)
-    // Packing is so short that the signal may come when it is done.
+    const quantize = ['--type', 'q4_k_m', '--threads', '1']
+    const lines: Record<string, string[]> = {
+      quantize: [mini, output, ...quantize],
+      pack: [mini, output],
+      merge: [mini, adapter, output, '--format', 'safetensors', '--threads', '1'],
+    }
+    expect(await interrupted(signal, [command, ...(lines[command] ?? [])])).toBe(signal)
+    // Packing and merging are so short that the signal may come when they are done.
     expect(
       readdirSync(folder).filter((name) => command === 'quantize' || name !== 'out.gguf'),
     ).toEqual([])
