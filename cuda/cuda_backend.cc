@@ -49,7 +49,10 @@ class CudaBackend final : public Backend {
     return cuda::WeightMemory::table_bytes(type, rows, cols);
   }
   void reserve_weights(uint64_t bytes) override { weights_.reserve(bytes); }
-  Matrix load_matrix(const MatrixSource& source) override { return weights_.load_matrix(source); }
+  Matrix load_matrix(const MatrixSource& source) override {
+    products_.expect(source.type);
+    return weights_.load_matrix(source);
+  }
   Matrix load_table(const MatrixSource& source) override { return weights_.load_table(source); }
   Tensor load_vector(std::span<const float> values) override;
 

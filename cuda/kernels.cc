@@ -14,9 +14,8 @@ Kernels::Kernels(const KernelModule& module)
       rope_append(module, "rope_append"),
       combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
-    if (!is_gguf_type(kQuantTraits[i].type)) continue;  // these do not run here
     const std::string type = lower_case_name(kQuantTraits[i].type);
-    embed[i] = {module, "embed_" + type};
+    if (is_gguf_type(kQuantTraits[i].type)) embed[i] = {module, "embed_" + type};  // no others hold tables
     if (kQuantTraits[i].items_per_block == 1) {
       matmul[i] = {module, "matmul_" + type};
       continue;
@@ -27,8 +26,8 @@ Kernels::Kernels(const KernelModule& module)
     matmul_many[i] = {module, "matmul_many_" + type};
     matmul_tile[i] = {module, "matmul_tile_" + type};
   }
-  const char* forms[] = {"q256", "q32"};
-  for (size_t i = 0; i < 2; ++i) {
+  const char* forms[] = {"q256", "q32", "q32_wide"};
+  for (size_t i = 0; i < 3; ++i) {
     quantize[i] = {module, std::string("quantize_") + forms[i]};
     norm_quantize[i] = {module, std::string("norm_quantize_") + forms[i]};
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -17,7 +18,7 @@ DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_
 void Products::prepare() {
   for (DeviceBuffer& records : records_) {
     records = {};
-    records = DeviceBuffer(device_, record_bytes(max_rows_, max_units_), "activations");
+    records = DeviceBuffer(device_, record_bytes(max_rows_, max_units_, wide_), "activations");
   }
   const uint64_t bytes = arrival_bytes(max_rows_, max_units_);
   arrivals_ = {};
@@ -107,17 +108,15 @@ void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projecti
   if (!std::all_of(projections.begin(), projections.end(), quantised)) settle(n_rows, x);
   std::vector<Part> left;
   for (const Projection& projection : projections) left.push_back({projection, Role(left.size())});
-  bool has_form[2] = {};
+  std::optional<Form> form_there;  // of x in the records
   while (!left.empty()) {
     const QuantType type = left[0].projection.weight->type;
     const auto others = std::stable_partition(
         left.begin(), left.end(), [&](const Part& p) { return p.projection.weight->type == type; });
     if (is_quantised(type)) {
       const Form form = form_of(type);
-      if (!std::exchange(has_form[size_t(form)], true)) {
-        has_form[size_t(form) ^ 1] = false;  // they share the memory
-        quantize(n_rows, x, form);
-      }
+      if (form_there != form) quantize(n_rows, x, form);
+      form_there = form;
       multiply(n_rows, {left.data(), size_t(others - left.begin())},
                heads != nullptr ? Epilogue::kHeads : Epilogue::kStore, heads);
     } else {

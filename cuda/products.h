@@ -28,11 +28,13 @@ class Products {
     max_rows_ = std::max(max_rows_, rows);
     max_units_ = std::max(max_units_, units_of(cols));
   }
+  // Tells of the type of weights, likewise.
+  void expect(QuantType type) { wide_ |= is_quantised(type) && form_of(type) == Form::kQ32Wide; }
   void prepare();
   // What that and steps take, see Backend.
   static uint64_t scratch_bytes(int64_t max_rows, int64_t max_cols, int64_t hidden_dim) {
     const int64_t units = units_of(max_cols);
-    return 2 * record_bytes(max_rows, units) + arrival_bytes(max_rows, units) +
+    return 2 * record_bytes(max_rows, units, /* wide */ true) + arrival_bytes(max_rows, units) +
            uint64_t(max_rows * hidden_dim) * sizeof(float);
   }
 
@@ -63,11 +65,14 @@ class Products {
     Tensor x, weight, out;
     float eps = 0;
   };
-  enum class Form { kQ256, kQ32 };  // a scale for 256 or for 32 columns, by position in Kernels::quantize
+  enum class Form { kQ256, kQ32, kQ32Wide };  // see tile_layout.h; by position in Kernels::quantize
   static Form form_of(QuantType type) {
-    return quant_traits(type).items_per_block == kUnitCols ? Form::kQ256 : Form::kQ32;
+    const int64_t block = quant_traits(type).items_per_block;
+    return block == kUnitCols ? Form::kQ256 : block == 64 ? Form::kQ32Wide : Form::kQ32;
   }
-  static uint64_t record_bytes(int64_t rows, int64_t units) { return uint64_t(rows * units) * kRecordBytes; }
+  static uint64_t record_bytes(int64_t rows, int64_t units, bool wide) {
+    return uint64_t(rows * units) * kRecordBytes * (wide ? 2 : 1);
+  }
   // For the heads of q, k and v, which are more than there are units.
   static uint64_t arrival_bytes(int64_t rows, int64_t units) {
     const int64_t most_heads = 3 * units * kUnitCols / kStripeRows;
@@ -86,6 +91,7 @@ class Products {
   const Device& device_;
   const Kernels& kernels_;
   int64_t max_rows_ = 0, max_units_ = 0;
+  bool wide_ = false;  // some weights take records of the form kQ32Wide
   DeviceBuffer records_[2], arrivals_, up_;
   int now_ = 0;   // the records that the next product takes
   Norm pending_;  // out.data is null where there is none

@@ -75,6 +75,12 @@ struct TileIQ4_NL {
   static constexpr bool kSerial = true;
 };
 
+// NF4 and FP4: kAbsmax: of four blocks of 64, binary32, 16 bytes a row.
+struct TileFourBit {
+  static constexpr int kAbsmax = 0, kNibbles = 256, kBytes = 2304;
+  static constexpr bool kSerial = true;
+};
+
 // Activations: a record for each 256 columns of a row. Byte 64 t + 16 c + 4 g + i is the code of column
 // 64 t + 16 g + 4 c + i, so that a lane finds its operands for a tile in 16 bytes. The tail is four times 16
 // bytes:
@@ -82,6 +88,9 @@ struct TileIQ4_NL {
 //                    0, 1                          2                         3
 //   kQ256   sums of 16 codes, 16 bits    sums of 32 codes, 16 bits    the scale, binary32
 //   kQ32    eight scales, binary32       sums of 32 codes, 16 bits    -
+//
+// kQ32Wide, for NF4 and FP4, has codes of 14 bits, 128 * high + low, in two records of the form kQ32: of the
+// high codes, and of the low ones with the scale.
 inline constexpr int kRecordBytes = 320, kTail = 256;
 
 }  // namespace maestrale::cuda

@@ -133,6 +133,18 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
       expect((await model.generate(prompt, greedy)).finishReason).toBe('length')
     })
 
+    test.each(['nf4', 'fp4'] as const)(
+      'quantised to %s it is the model of the CPU',
+      async (quantization) => {
+        await using gpu = await load(mini, { quantization, doubleQuant: true })
+        await using cpu = await load(mini, { quantization, doubleQuant: true, device: 'cpu' })
+        expect(gpu.info.quantization).toEqual(cpu.info.quantization)
+        const tokens = gpu.tokenizer.encode(prompt)
+        const error = nmse(await gpu.logits(tokens), await cpu.logits(tokens))
+        expect(error).toBeLessThan(1e-5)
+      },
+    )
+
     test("device 'auto' is the GPU", async () => {
       await using other = await load(mini, { device: 'auto' })
       expect(other.info).toMatchObject({ device: 'cuda:0', gpuLayers: model.info.nLayers })

@@ -10,6 +10,9 @@
 //   minima
 //                 f = fma(sum_e q[e], m_w * d_x, f)
 //
+// A block of 64 weights is two of 32 with the same d_w = absmax / kLargest (four_bit.cuh); the sum of 13
+// times 14 bits is exact too, until it is rounded to binary32.
+//
 // The units of a row are cut into kSegments runs; the sums of the runs are added in order (segment()).
 #pragma once
 
@@ -17,13 +20,20 @@
 
 namespace maestrale::device {
 
+template <class Tiled>
+constexpr bool kTwoBytes = requires { typename Tiled::Table; };
+// Of a unit of activations that such weights multiply with.
+template <class Tiled>
+constexpr int kRecords = kTwoBytes<Tiled> ? 2 : 1;
+
 constexpr int kSegments = 8;
 // The first unit of segment s of `units`.
 __device__ inline int segment(int s, int units) { return s * units / kSegments; }
 
 // Where activations come from: codes(g, t), the 16 bytes of the lane's row of group g for tile t (row l / 4),
-// and tail(g, j, part), a part of the tail of row 2 (l % 4) + j of the group.
-template <int kGroups>
+// low_codes(g, t) of the unit's second record, tail(g, j, part), a part of the last record's tail of row
+// 2 (l % 4) + j of the group, and scales(g, j, t), those of tile t in it.
+template <int kGroups, int kUnitRecords>
 struct GlobalRows {
   const Byte* records;
   unsigned row[kGroups],
@@ -31,16 +41,22 @@ struct GlobalRows {
   // Rows behind the last stand for it: their results are thrown away.
   __device__ GlobalRows(const Byte* records_of_unit, int rows, int units, int lane)
       : records(records_of_unit) {
-    const unsigned stride = unsigned(units) * kRecordBytes;
+    const unsigned stride = unsigned(units) * kUnitRecords * kRecordBytes;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       row[g] = min(8 * g + (lane >> 2), rows - 1) * stride + 16 * (lane & 3);
 #pragma unroll
-      for (int j = 0; j < 2; ++j) column[g][j] = min(8 * g + 2 * (lane & 3) + j, rows - 1) * stride + kTail;
+      for (int j = 0; j < 2; ++j)
+        column[g][j] =
+            min(8 * g + 2 * (lane & 3) + j, rows - 1) * stride + ((kUnitRecords - 1) * kRecordBytes + kTail);
     }
   }
   __device__ uint4 codes(int g, int t) const { return load16(records + row[g] + 64 * t); }
+  __device__ uint4 low_codes(int g, int t) const {
+    return load16(records + row[g] + (kRecordBytes + 64 * t));
+  }
   __device__ uint4 tail(int g, int j, int part) const { return load16(records + column[g][j] + 16 * part); }
+  __device__ uint2 scales(int g, int j, int t) const { return load8(records + column[g][j] + 8 * t); }
   __device__ float scale(int g, int j) const {
     return __ldg(reinterpret_cast<const float*>(records + column[g][j] + 48));
   }
@@ -72,12 +88,52 @@ __device__ inline float block_sum(const uint4& sums, int b) {
   return float(static_cast<short>(w[b >> 1] >> 16 * (b & 1)));
 }
 
+// Registers of a tile, and their products with 16 bytes of activations. Where codes take two bytes, so do
+// those of activations: (64 * high + low) * (128 * x + y).
+template <class Tiled>
+struct TileCodes {
+  Codes high, low;
+  __device__ TileCodes(const Byte* unit, int lane, int t) {
+    if constexpr (kTwoBytes<Tiled>)
+      Tiled::codes(unit, lane, t, high, low);
+    else
+      Tiled::codes(unit, lane, t, high);
+  }
+  // Row half h and columns 32 s .. of the tile.
+  __device__ int dot(int s, int h, const uint4& x, const uint4& y) const {
+    const int x0 = int(s == 0 ? x.x : x.z), x1 = int(s == 0 ? x.y : x.w);
+    const int sum = __dp4a(int(high[s][2 + h]), x1, __dp4a(int(high[s][h]), x0, 0));
+    if constexpr (!kTwoBytes<Tiled>) return sum;
+    const int y0 = int(s == 0 ? y.x : y.z), y1 = int(s == 0 ? y.y : y.w);
+    const int rest = __dp4a(int(low[s][2 + h]), x1, __dp4a(int(low[s][h]), x0, 0));
+    return 64 * __dp4a(int(high[s][2 + h]), y1, __dp4a(int(high[s][h]), y0, 128 * sum)) +
+           __dp4a(int(low[s][2 + h]), y1, __dp4a(int(low[s][h]), y0, 128 * rest));
+  }
+  __device__ void multiply(int (&c)[4], int s, const uint4& x, const uint4& y) const {
+    const unsigned x0 = s == 0 ? x.x : x.z, x1 = s == 0 ? x.y : x.w;
+    mma_k32(c, high[s], x0, x1);
+    if constexpr (kTwoBytes<Tiled>) {
+      const unsigned y0 = s == 0 ? y.x : y.z, y1 = s == 0 ? y.y : y.w;
+      int rest[4] = {};
+      mma_k32(rest, low[s], x0, x1);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) c[i] *= 128, rest[i] *= 128;
+      mma_k32(c, high[s], y0, y1);
+      mma_k32(rest, low[s], y0, y1);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) c[i] = 64 * c[i] + rest[i];
+    }
+  }
+};
+
 // f[half] += rows l / 4 and l / 4 + 8 of the unit times one record of activations; all lanes of a quad get
 // it.
 template <class Tiled>
 __device__ inline void unit_times_row(const Byte* unit, const Byte* record, int lane, float (&f)[2]) {
   const typename Tiled::Head head(unit, lane >> 2);
-  const auto tail = [&](int part) { return load16(record + kTail + 16 * part); };
+  const auto tail = [&](int part) {
+    return load16(record + ((kRecords<Tiled> - 1) * kRecordBytes + kTail + 16 * part));
+  };
   if constexpr (requires { Tiled::kSub; }) {
     int sums[2] = {};
 #pragma unroll
@@ -111,16 +167,17 @@ __device__ inline void unit_times_row(const Byte* unit, const Byte* record, int 
     const uint4 scales[2] = {tail(0), tail(1)};
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
-      Codes a;
-      Tiled::codes(unit, lane, t, a);
+      const TileCodes<Tiled> a(unit, lane, t);
       const uint4 x = load16(record + 64 * t + 16 * (lane & 3));
+      uint4 y = {};
+      if constexpr (kTwoBytes<Tiled>) y = load16(record + kRecordBytes + 64 * t + 16 * (lane & 3));
 #pragma unroll
       for (int s = 0; s < 2; ++s) {
-        const int x0 = int(s == 0 ? x.x : x.z), x1 = int(s == 0 ? x.y : x.w), b = 2 * t + s;
+        const int b = 2 * t + s;
         const float d = block_scale(scales[b >> 2], b);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          const int sum = quad_sum(__dp4a(int(a[s][2 + h]), x1, __dp4a(int(a[s][h]), x0, 0)));
+          const int sum = quad_sum(a.dot(s, h, x, y));
           f[h] = fmaf(float(sum), __fmul_rn(head.d(h, b), d), f[h]);
         }
       }
@@ -188,17 +245,28 @@ __device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int
   } else {
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
-      Codes a;
-      Tiled::codes(unit, lane, t, a);
+      const TileCodes<Tiled> a(unit, lane, t);
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
-        if (kGroups > 1 && g >= groups) break;
+        // With two bytes also a branch that keeps ptxas from fetching all tiles at once.
+        if ((kGroups > 1 || kTwoBytes<Tiled>)&&g >= groups) break;
         const uint4 x = rows.codes(g, t);
-        const uint4 scales[2] = {rows.tail(g, 0, t >> 1), rows.tail(g, 1, t >> 1)};
+        uint4 y = {}, scales[2];
+        if constexpr (kTwoBytes<Tiled>) {  // with no register to spare
+          y = rows.low_codes(g, t);
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const uint2 pair = rows.scales(g, j, t);
+            scales[j] = {pair.x, pair.y, pair.x, pair.y};
+          }
+        } else {
+#pragma unroll
+          for (int j = 0; j < 2; ++j) scales[j] = rows.tail(g, j, t >> 1);
+        }
 #pragma unroll
         for (int s = 0; s < 2; ++s) {
           int c[4] = {};
-          mma_k32(c, a[s], s == 0 ? x.x : x.z, s == 0 ? x.y : x.w);
+          a.multiply(c, s, x, y);
           const int b = 2 * t + s;
 #pragma unroll
           for (int i = 0; i < 4; ++i) {

@@ -11,6 +11,7 @@
 
 #include <cuda_fp16.h>
 
+#include "four_bit.cuh"
 #include "warp.cuh"
 
 namespace maestrale::device {
@@ -192,10 +193,20 @@ struct IQ4_XS {
     return scaled(half_at(block), (low | high << 4) - 32, kIq4Values[code(row, chunk, lane)]);
   }
 };
+// Blocks of 64: a chunk is half of one. The high nibble comes first.
+template <class Table>
+struct FourBit {
+  static constexpr int kBlockBytes = 36, kFlip = 0;
+  static __device__ int code(const Byte* row, int chunk, int lane) {
+    return row[kBlockBytes * (chunk >> 1) + 4 + 16 * (chunk & 1) + (lane >> 1)] >> 4 * (~lane & 1) & 15;
+  }
+};
+using NF4 = FourBit<NF4Table>;
+using FP4 = FourBit<FP4Table>;
 
 }  // namespace maestrale::device
 
-// Expands what(Format, suffix of the kernel's name) for every storage type.
+// Expands what(Format, suffix of the kernel's name) for every storage type of an embedding.
 #define MAESTRALE_FOR_FORMATS(what)                                                                         \
   what(F32, f32) what(F16, f16) what(BF16, bf16) what(Q4_0, q4_0) what(Q4_1, q4_1) what(Q5_0, q5_0)         \
       what(Q5_1, q5_1) what(Q8_0, q8_0) what(Q2_K, q2_k) what(Q3_K, q3_k) what(Q4_K, q4_k) what(Q5_K, q5_k) \

@@ -18,9 +18,10 @@ __device__ void matmul_row(const MatmulArgs& args) {
   for (int m = 0; m < products; ++m) {
     const Byte* unit =
         (m == 0 ? work.weight : work.second) + ((long long)work.stripe * args.units + begin) * Tiled::kBytes;
-    const Byte* record = args.records + begin * kRecordBytes;
+    constexpr int kUnitBytes = kRecords<Tiled> * kRecordBytes;
+    const Byte* record = args.records + begin * kUnitBytes;
     float f[2] = {};
-    for (int u = begin; u < end; ++u, unit += Tiled::kBytes, record += kRecordBytes)
+    for (int u = begin; u < end; ++u, unit += Tiled::kBytes, record += kUnitBytes)
       unit_times_row<Tiled>(unit, record, lane, f);
     if (m > 0) __syncthreads();
     if ((lane & 3) == 0) {

@@ -23,9 +23,10 @@ __device__ void matmul_rows(const MatmulArgs& args) {
   for (int m = 0; m < products; ++m) {
     const Byte* unit =
         (m == 0 ? work.weight : work.second) + ((long long)work.stripe * args.units + begin) * Tiled::kBytes;
-    GlobalRows<kGroups> rows(args.records + begin * kRecordBytes, args.rows, args.units, lane);
+    constexpr int kUnitBytes = kRecords<Tiled> * kRecordBytes;
+    GlobalRows<kGroups, kRecords<Tiled>> rows(args.records + begin * kUnitBytes, args.rows, args.units, lane);
     float f[kGroups][4] = {};
-    for (int u = begin; u < end; ++u, unit += Tiled::kBytes, rows.records += kRecordBytes)
+    for (int u = begin; u < end; ++u, unit += Tiled::kBytes, rows.records += kUnitBytes)
       unit_times_groups<Tiled, kGroups>(unit, rows, groups, lane, f);
     if (m > 0) __syncthreads();
 #pragma unroll

@@ -18,11 +18,12 @@ __device__ void matmul_tile(const MatmulArgs& args) {
   const int stripes = (work.features + 15) / 16, groups = min((args.rows - first_row + 7) / 8, kGroups);
   const int stripe = min(work.stripe + warp, stripes - 1);  // one too many repeats the last
   const int products = args.epilogue == Epilogue::kSwiGlu ? 2 : 1;
-  TileCopy copy(buffers, args.records, first_row, args.rows, args.units);
+  constexpr int kUnitRecords = kRecords<Tiled>;
+  TileCopy copy(buffers, args.records, first_row, args.rows, args.units * kUnitRecords);
   for (int m = 0; m < products; ++m) {
     const Byte* unit = (m == 0 ? work.weight : work.second) + (long long)stripe * args.units * Tiled::kBytes;
     if (m > 0) __syncthreads();
-    copy.start(0, 0);
+    if (kUnitRecords == 1) copy.start(0, 0);
     float f[kGroups][4] = {}, sum[kGroups][4] = {};
     int ends = 1;  // segment that ends next
     for (int u = 0; u < args.units; ++u, unit += Tiled::kBytes) {
@@ -32,11 +33,22 @@ __device__ void matmul_tile(const MatmulArgs& args) {
           sum[i >> 2][i & 3] += f[i >> 2][i & 3];
           f[i >> 2][i & 3] = 0;
         }
-      const int b = u & 1;
-      copy.finish(b);
-      __syncthreads();
-      if (u + 1 < args.units) copy.start(b ^ 1, u + 1);
-      unit_times_groups<Tiled, kGroups>(unit, SharedRows{buffers[b], lane}, groups, lane, f);
+      int b = u & 1;
+      if constexpr (kUnitRecords == 1) {
+        copy.finish(b);
+        __syncthreads();
+        if (u + 1 < args.units) copy.start(b ^ 1, u + 1);
+      } else {  // a unit takes both buffers
+        __syncthreads();
+        for (b = 0; b < 2; ++b) {
+          copy.start(b, 2 * u + b);
+          copy.finish(b);
+        }
+        b = 0;
+        __syncthreads();
+      }
+      const SharedRows rows = {buffers[b], buffers[b + kUnitRecords - 1], lane};
+      unit_times_groups<Tiled, kGroups>(unit, rows, groups, lane, f);
     }
 #pragma unroll
     for (int i = 0; i < 4 * kGroups; ++i) sum[i >> 2][i & 3] += f[i >> 2][i & 3];

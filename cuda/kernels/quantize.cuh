@@ -1,24 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 // quantize_<form>, norm_quantize_<form>: activations to the records of tile_layout.h, eight bits with a scale
-// for 256 or 32 columns, of x or of x / sqrt(mean(x^2) + eps) * weight (RMSNorm). A warp takes a unit. Grid
-// of quantize (rows, ceil(units / 4)), block 128; of norm_quantize (rows), block 512. Columns behind the last
-// are zeros. What is not finite stays so: as an infinite scale.
+// for 256 or 32 columns, or 14 bits with one for 32, of x or of x / sqrt(mean(x^2) + eps) * weight (RMSNorm).
+// A warp takes a unit. Grid of quantize (rows, ceil(units / 4)), block 128; of norm_quantize (rows), block
+// 512. Columns behind the last are zeros. What is not finite stays so: as an infinite scale.
 #pragma once
 
 #include "dot.cuh"
 
 namespace maestrale::device {
 
-enum class Form { kQ256, kQ32 };
+enum class Form { kQ256, kQ32, kQ32Wide };
+template <Form form>
+constexpr int kUnitBytes = form == Form::kQ32Wide ? 2 * kRecordBytes : kRecordBytes;
 
 __device__ inline float4 load_columns(const float* row, int at, int cols) {
   return at < cols ? *reinterpret_cast<const float4*>(row + at) : float4{};
 }
 
+// `largest` has the bits of the greatest absolute value, whose code is kLargest, of the lane's columns with
+// one scale.
+//
+// The lane has the codes 8 l .. 8 l + 7 of the record: of tile l / 8 the columns 16 g + 4 (l % 8 / 2) .., g =
+// 2 (l % 2) and one more. Lanes that differ in bits 1 and 2 share the 16 columns of a g.
+template <Form form, int kLargest>
+__device__ void put_record(const unsigned (&words)[2], unsigned largest, Byte* record, int lane) {
+  int sums[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    sums[h] = __dp4a(int(words[h]), 0x01010101, 0);
+    sums[h] += __shfl_xor_sync(0xffffffff, sums[h], 2);
+    sums[h] += __shfl_xor_sync(0xffffffff, sums[h], 4);
+  }
+  *reinterpret_cast<uint2*>(record + 8 * lane) = {words[0], words[1]};
+  if ((lane & 6) != 0) return;
+  const int block = 2 * (lane >> 3) + (lane & 1);  // of 32 columns
+  Byte* tail = record + kTail;
+  const float scale =
+      largest < 0x7f800000 ? __uint_as_float(largest) / kLargest : __uint_as_float(0x7f800000);
+  *reinterpret_cast<short*>(tail + 32 + 2 * block) = short(sums[0] + sums[1]);
+  if (form == Form::kQ32) {
+    *reinterpret_cast<float*>(tail + 4 * block) = scale;
+  } else {
+    *reinterpret_cast<unsigned*>(tail + 4 * block) = (sums[0] & 0xffff) | sums[1] << 16;
+  }
+  if (lane == 0) *reinterpret_cast<float4*>(tail + 48) = {form == Form::kQ256 ? scale : 0.0f, 0, 0, 0};
+}
+
 template <Form form>
 __device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
-  // The lane has the codes 8 l .. 8 l + 7 of the record: of tile l / 8 the columns 16 g + 4 (l % 8 / 2) .., g
-  // = 2 (l % 2) and one more. Lanes that differ in bits 1 and 2 share the 16 columns of a g.
   const float v[8] = {x[0].x, x[0].y, x[0].z, x[0].w, x[1].x, x[1].y, x[1].z, x[1].w};
   unsigned largest = 0;  // as unsigned numbers, infinity and NaN are greater than all others
 #pragma unroll
@@ -29,30 +58,27 @@ __device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
 #pragma unroll
     for (int step = 1; step < 32; step = step == 1 ? 8 : 2 * step)
       largest = max(largest, __shfl_xor_sync(0xffffffff, largest, step));
+  constexpr int kLargest = form == Form::kQ32Wide ? 8191 : 127;
   const float top = __uint_as_float(largest);
-  const float factor = top > 1e-30f ? 127.0f / top : 0.0f;
-  unsigned words[2] = {};
-  int sums[2];
+  const float factor = top > 1e-30f ? kLargest / top : 0.0f;
+  unsigned words[2] = {}, low[2] = {};
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) words[h] |= (__float2int_rn(v[4 * h + i] * factor) & 255) << 8 * i;
-    sums[h] = __dp4a(int(words[h]), 0x01010101, 0);
-    sums[h] += __shfl_xor_sync(0xffffffff, sums[h], 2);
-    sums[h] += __shfl_xor_sync(0xffffffff, sums[h], 4);
+  for (int i = 0; i < 8; ++i) {
+    const int code = __float2int_rn(v[i] * factor), shift = 8 * (i & 3);
+    if constexpr (form == Form::kQ32Wide) {
+      const int high = (code + 64) >> 7;
+      words[i >> 2] |= (high & 255) << shift;
+      low[i >> 2] |= (code - 128 * high & 255) << shift;
+    } else {
+      words[i >> 2] |= (code & 255) << shift;
+    }
   }
-  *reinterpret_cast<uint2*>(record + 8 * lane) = {words[0], words[1]};
-  if ((lane & 6) != 0) return;
-  const int block = 2 * (lane >> 3) + (lane & 1);  // of 32 columns
-  Byte* tail = record + kTail;
-  const float scale = largest < 0x7f800000 ? top / 127.0f : __uint_as_float(0x7f800000);
-  *reinterpret_cast<short*>(tail + 32 + 2 * block) = short(sums[0] + sums[1]);
-  if (form == Form::kQ32) {
-    *reinterpret_cast<float*>(tail + 4 * block) = scale;
+  if constexpr (form == Form::kQ32Wide) {
+    put_record<Form::kQ32, kLargest>(words, largest, record, lane);
+    put_record<Form::kQ32, kLargest>(low, largest, record + kRecordBytes, lane);
   } else {
-    *reinterpret_cast<unsigned*>(tail + 4 * block) = (sums[0] & 0xffff) | sums[1] << 16;
+    put_record<form, kLargest>(words, largest, record, lane);
   }
-  if (lane == 0) *reinterpret_cast<float4*>(tail + 48) = {form == Form::kQ256 ? scale : 0.0f, 0, 0, 0};
 }
 
 __device__ inline int first_column(int unit, int lane) {
@@ -66,7 +92,7 @@ __device__ void quantize(const float* x, Byte* records, int cols, int units) {
   const float* row = x + (long long)blockIdx.x * cols;
   const int at = first_column(unit, lane);
   float4 v[2] = {load_columns(row, at, cols), load_columns(row, at + 16, cols)};
-  quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kRecordBytes, lane);
+  quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kUnitBytes<form>, lane);
 }
 
 // The square root's argument is summed in an order that depends on the number of columns only.
@@ -95,7 +121,7 @@ __device__ void norm_quantize(const float* x, const float* weight, Byte* records
       v[h] = load_columns(row, at + 16 * h, cols);
       v[h] = {v[h].x * scale * w.x, v[h].y * scale * w.y, v[h].z * scale * w.z, v[h].w * scale * w.w};
     }
-    quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kRecordBytes, lane);
+    quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kUnitBytes<form>, lane);
   }
 }
 
@@ -112,3 +138,4 @@ __device__ void norm_quantize(const float* x, const float* weight, Byte* records
   }
 MAESTRALE_QUANTIZE(kQ256, q256)
 MAESTRALE_QUANTIZE(kQ32, q32)
+MAESTRALE_QUANTIZE(kQ32Wide, q32_wide)

@@ -85,6 +85,13 @@ __device__ void repack(const Byte* rows, Byte* out, int n_rows, int cols, long l
   const Byte* row = rows + min(first + lane, n_rows - 1) * row_bytes;
   if constexpr (requires(Tile tile) { put_head(tile, unit, lane, row); }) {
     put_head(Tile(), unit, lane, row + (long long)blockIdx.x * Stored::kBlockBytes);
+  } else if constexpr (requires { Tile::kAbsmax; }) {
+    for (int b = 0; b < 4; ++b) {
+      const int block = first_chunk / 2 + b;
+      const Byte* absmax = row + (long long)block * Stored::kBlockBytes;
+      *reinterpret_cast<float*>(unit + Tile::kAbsmax + 16 * lane + 4 * b) =
+          2 * block < chunks ? *reinterpret_cast<const float*>(absmax) : 0.0f;
+    }
   } else {
     for (int b = 0; b < 8; ++b) {
       const Byte* block = row + (long long)(first_chunk + b) * Stored::kBlockBytes;

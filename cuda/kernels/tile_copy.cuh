@@ -70,15 +70,21 @@ class TileCopy {
 
 // The rows of a buffer, as unit_times_groups() reads them.
 struct SharedRows {
-  const TileBuffer& buffer;
+  const TileBuffer &first, &buffer;  // of the unit's first record and of its last
   int lane;
-  __device__ uint4 codes(int g, int t) const {
+  __device__ uint4 codes(const TileBuffer& from, int g, int t) const {
     const int row = 8 * g + (lane >> 2), part = (4 * t + (lane & 3)) ^ (lane & 4);
-    return *reinterpret_cast<const uint4*>(buffer.codes + row * kUnitCols + 16 * part);
+    return *reinterpret_cast<const uint4*>(from.codes + row * kUnitCols + 16 * part);
   }
+  __device__ uint4 codes(int g, int t) const { return codes(first, g, t); }
+  __device__ uint4 low_codes(int g, int t) const { return codes(buffer, g, t); }
   __device__ uint4 tail(int g, int j, int part) const {
     return *reinterpret_cast<const uint4*>(buffer.tails + part * kPartBytes +
                                            16 * (8 * g + 2 * (lane & 3) + j));
+  }
+  __device__ uint2 scales(int g, int j, int t) const {
+    return *reinterpret_cast<const uint2*>(buffer.tails + (t >> 1) * kPartBytes +
+                                           16 * (8 * g + 2 * (lane & 3) + j) + 8 * (t & 1));
   }
   __device__ float scale(int g, int j) const {
     return *reinterpret_cast<const float*>(buffer.tails + 3 * kPartBytes + 16 * (8 * g + 2 * (lane & 3) + j));

@@ -2,14 +2,17 @@
 // Reading the tiles of tile_layout.h. For every storage type:
 //
 //   Head(unit, row)              scales of rows `row` and row + 8 of the stripe
-//   codes(unit, lane, t, a)      registers (s, q) of tile t: signed bytes, 2^kShift times the codes
+//   codes(unit, lane, t, a)      registers (s, q) of tile t: signed bytes, 2^kShift times the codes; of a
+//   type
+//                                with a Table codes(unit, lane, t, a, low), for codes of 64 * a + low
 //
 // Types of 256 weights have integer scales for kSub columns, head.scale(half, j), minima in words of four
-// bytes, and head.d[half], head.dmin[half]; those of 32 have head.d(half, block) and head.m(half, block). d
-// takes 2^kShift back.
+// bytes, and head.d[half], head.dmin[half]; those of 32 and 64 have head.d(half, block) and head.m(half,
+// block). d takes 2^kShift back.
 #pragma once
 
 #include "cuda/tile_layout.h"
+#include "four_bit.cuh"
 #include "warp.cuh"
 
 namespace maestrale::device {
@@ -64,19 +67,23 @@ __device__ inline void bits(const Byte* plane, int lane, int t, Codes& a) {
       a[s][q] |= (shift >= 0 ? word << shift : word >> -shift) & 0x01010101u << at;
     }
 }
-// a = the values of IQ4's table at the nibbles: two lookups of eight entries, the third chooses between them.
+// The entries of a table of 16 signed bytes at nibbles 4 s .. of `word`: two lookups of eight entries, the
+// third chooses between them.
+template <unsigned t0, unsigned t1, unsigned t2, unsigned t3>
+__device__ inline unsigned look_up(unsigned word, int s) {
+  const unsigned index = word & 0x77777777, upper = (word & 0x88888888) >> 1 | 0x32103210;
+  return __byte_perm(__byte_perm(t0, t1, index >> 16 * s), __byte_perm(t2, t3, index >> 16 * s),
+                     upper >> 16 * s);
+}
+// a = the values of IQ4's table at the nibbles
 __device__ inline void table_values(const Byte* plane, int lane, int t, Codes& a) {
-  constexpr unsigned kTable[4] = {0xbfad9881, 0xf6eaddcf, 0x26190d01, 0x71594535};
   const uint4 w = load16(plane + 512 * t + 16 * lane);
   const unsigned words[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const unsigned index = words[q] & 0x77777777, upper = (words[q] & 0x88888888) >> 1 | 0x32103210;
+  for (int q = 0; q < 4; ++q)
 #pragma unroll
     for (int s = 0; s < 2; ++s)
-      a[s][q] = __byte_perm(__byte_perm(kTable[0], kTable[1], index >> 16 * s),
-                            __byte_perm(kTable[2], kTable[3], index >> 16 * s), upper >> 16 * s);
-  }
+      a[s][q] = look_up<0xbfad9881, 0xf6eaddcf, 0x26190d01, 0x71594535>(words[q], s);
 }
 
 // ---- types of 256 weights ------------------------------------------------------------------------
@@ -298,6 +305,42 @@ struct TiledIQ4_NL : TileIQ4_NL {
   }
 };
 
+// ---- types of 64 weights: their values take two bytes ----------------------------------------------
+template <class ValueTable>
+struct TiledFourBit : TileFourBit {
+  using Table = ValueTable;
+  static constexpr bool kHasM = false;
+  struct Head {
+    uint4 words[2];
+    __device__ Head(const Byte* unit, int row) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) words[h] = load16(unit + kAbsmax + 16 * (row + 8 * h));
+    }
+    // Of 32 columns, as in the other types.
+    __device__ float d(int h, int block) const {
+      const unsigned w[4] = {words[h].x, words[h].y, words[h].z, words[h].w};
+      return __fmul_rn(__uint_as_float(w[block >> 1]), 1.0f / Table::kLargest);
+    }
+  };
+  static __device__ void codes(const Byte* unit, int lane, int t, Codes& high, Codes& low) {
+    const uint4 w = load16(unit + kNibbles + 512 * t + 16 * lane);
+    const unsigned words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+    for (int q = 0; q < 4; ++q)
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+        high[s][q] =
+            look_up<high_bytes<Table>(0), high_bytes<Table>(1), high_bytes<Table>(2), high_bytes<Table>(3)>(
+                words[q], s);
+        low[s][q] =
+            look_up<low_bytes<Table>(0), low_bytes<Table>(1), low_bytes<Table>(2), low_bytes<Table>(3)>(
+                words[q], s);
+      }
+  }
+};
+using TiledNF4 = TiledFourBit<NF4Table>;
+using TiledFP4 = TiledFourBit<FP4Table>;
+
 }  // namespace maestrale::device
 
 // Expands what(Tiled, Format as stored, suffix of the kernel's name) for every quantised type.
@@ -306,4 +349,4 @@ struct TiledIQ4_NL : TileIQ4_NL {
       what(TiledQ5_1, Q5_1, q5_1) what(TiledQ8_0, Q8_0, q8_0) what(TiledQ2_K, Q2_K, q2_k)     \
           what(TiledQ3_K, Q3_K, q3_k) what(TiledQ4_K, Q4_K, q4_k) what(TiledQ5_K, Q5_K, q5_k) \
               what(TiledQ6_K, Q6_K, q6_k) what(TiledIQ4_NL, IQ4_NL, iq4_nl)                   \
-                  what(TiledIQ4_XS, IQ4_XS, iq4_xs)
+                  what(TiledIQ4_XS, IQ4_XS, iq4_xs) what(TiledNF4, NF4, nf4) what(TiledFP4, FP4, fp4)

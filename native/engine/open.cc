@@ -149,12 +149,7 @@ Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& op
 }
 
 Opened open_unpacked(const ModelPath& path, const OpenOptions& options, const LoadCallbacks& callbacks) {
-  const bool cuda = wants_cuda(options);
-  if (cuda && !options.quantization.empty() && !is_gguf_type(quant_mix(options.quantization).base))
-    throw Error(ErrorCode::kDevice, "quantization '" + options.quantization +
-                                        "' runs on the CPU only; device '" + options.device +
-                                        "' has q4_k and the other types of GGUF");
-  const std::unique_ptr<const ModelSource> source = open_model_source(path, /* dequantize */ cuda);
+  const std::unique_ptr<const ModelSource> source = open_model_source(path);
   Opened opened{source->config(), source->vocab(), {}, nullptr};
   load_weights(source->weights(), source->bytes(), options, callbacks, opened);
   return opened;

@@ -65,7 +65,7 @@ Figures measure(Gpu& gpu, const QuantTraits& traits, const std::string& kernel, 
   gpu.device.synchronize();
   const auto c = counters(kernel);
   const double read = double(WeightMemory::matrix_bytes(traits.type, kOutputs, kCols)) +
-                      double(rows * units_of(kCols) * kRecordBytes);
+                      double(rows * units_of(kCols) * kRecordBytes * (traits.items_per_block == 64 ? 2 : 1));
   const double written = double(rows * kOutputs * 4);
   const double ideal = c.at("sharedIdealWavefronts");
   return {c.at("threadInstructions") / double(kOutputs * kCols), 32 * c.at("uniqueReadSectors") / read,
@@ -92,6 +92,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   use_simulator("cc=80,races=0,initcheck=0");
   Gpu gpu;
   gpu.products.expect(128, 4096);
+  gpu.products.expect(QuantType::kNF4);
   gpu.products.prepare();
   gpu.weights.reserve(uint64_t{256} << 20);
   const std::pair<const char*, int> kernels[] = {{"row", 1}, {"few", 8}, {"many", 32}, {"tile", 128}};

@@ -31,13 +31,18 @@ decltype(auto) visit_tile(QuantType type, Visitor&& visit) {
     case QuantType::kQ4_K: return visit.template operator()<TileQ4_K, BlockQ4_K>();
     case QuantType::kQ5_K: return visit.template operator()<TileQ5_K, BlockQ5_K>();
     case QuantType::kQ6_K: return visit.template operator()<TileQ6_K, BlockQ6_K>();
+    case QuantType::kNF4: return visit.template operator()<TileFourBit, BlockNF4>();
+    case QuantType::kFP4: return visit.template operator()<TileFourBit, BlockFP4>();
     case QuantType::kIQ4_NL: return visit.template operator()<TileIQ4_NL, BlockIQ4_NL>();
     default: return visit.template operator()<TileIQ4_XS, BlockIQ4_XS>();
   }
 }
 
 template <class Block>
-constexpr bool is_table = requires(const Block& block, uint8_t* indices) { unpack_indices(block, indices); };
+constexpr bool is_four_bit = std::is_same_v<Block, BlockNF4> || std::is_same_v<Block, BlockFP4>;
+template <class Block>
+constexpr bool is_table =
+    is_four_bit<Block> || requires(const Block& block, uint8_t* indices) { unpack_indices(block, indices); };
 
 template <class Block>
 Block block_at(const Bytes& rows, int64_t cols, int64_t row, int64_t first_col) {
@@ -91,6 +96,8 @@ void put_scales(uint8_t* unit, int r, int b, const Block& block) {
   } else if constexpr (std::is_same_v<Block, BlockQ3_K>) {
     for (int w = 0; w < 3; ++w) std::memcpy(unit + Tile::kScales + 64 * w + 4 * r, block.scales + 4 * w, 4);
     std::memcpy(unit + Tile::kD + 2 * r, &block.d, 2);
+  } else if constexpr (is_four_bit<Block>) {
+    std::memcpy(unit + Tile::kAbsmax + 16 * r + 4 * (b / 2), &block.absmax, 4);
   } else if constexpr (requires { Tile::kScales; }) {
     std::memcpy(unit + Tile::kScales + int(sizeof block.scales) * r, &block.scales, sizeof block.scales);
     constexpr int kHalves = requires { block.dmin; } ? 2 : 1;
@@ -110,7 +117,7 @@ Bytes packed(QuantType type, const Bytes& rows, int64_t n_rows, int64_t cols) {
         const Block block = block_at<Block>(rows, cols, std::min(row, n_rows - 1), col);
         uint8_t* unit = all.data() + (row / 16 * units + col / 256) * Tile::kBytes;
         uint8_t codes[Block::kItems];
-        if constexpr (is_table<Block>)
+        if constexpr (is_table<Block> && !is_four_bit<Block>)
           unpack_indices(block, codes);
         else
           unpack_codes(block, codes);
@@ -127,22 +134,23 @@ struct Quantised {
   std::vector<int> q;
   std::vector<float> scale;
 };
-Quantised quantised(const float* x, int64_t cols, int64_t items) {
+Quantised quantised(const float* x, int64_t cols, int64_t items, float largest = 127.0f) {
   Quantised out;
   for (int64_t first = 0; first < cols; first += items) {
     const int64_t end = std::min(cols, first + items);
     float top = 0;
     for (int64_t i = first; i < end; ++i) top = std::max(top, std::fabs(x[i]));
-    const float factor = top > 1e-30f ? 127.0f / top : 0.0f;
+    const float factor = top > 1e-30f ? largest / top : 0.0f;
     for (int64_t i = first; i < end; ++i) out.q.push_back(int(std::nearbyint(x[i] * factor)));
-    out.scale.push_back(top / 127.0f);
+    out.scale.push_back(top / largest);
   }
   return out;
 }
 
 float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, const float* x) {
   return visit_tile(type, [&]<class Tile, class Block>() {
-    const Quantised a = quantised(x, cols, Block::kItems);
+    constexpr int kScaled = Block::kItems == 256 ? 256 : 32;  // activations with one scale
+    const Quantised a = quantised(x, cols, kScaled, is_four_bit<Block> ? 8191.0f : 127.0f);
     const int64_t units = units_of(cols);
     std::vector<std::pair<float, float>> minima;
     float sum = 0;
@@ -151,11 +159,24 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
       for (int64_t col = s * units / 8 * 256; col < std::min(cols, (s + 1) * units / 8 * 256);
            col += Block::kItems) {
         const Block block = block_at<Block>(rows, cols, row, col);
-        const float d_x = a.scale[size_t(col / Block::kItems)], d_w = f16_to_f32(block.d);
+        const float d_x = a.scale[size_t(col / kScaled)];
+        float d_w = 0;
+        if constexpr (!is_four_bit<Block>) d_w = f16_to_f32(block.d);
         uint8_t codes[Block::kItems];
         unpack_codes(block, codes);
         int all = 0;  // sum of q
-        if constexpr (Block::kItems == 256) {
+        if constexpr (is_four_bit<Block>) {
+          constexpr bool kIsNf4 = std::is_same_v<Block, BlockNF4>;
+          constexpr float kLargest = kIsNf4 ? 4075.0f : 4032.0f;
+          for (int first = 0; first < 64; first += 32) {
+            int dot = 0;
+            for (int e = first; e < first + 32; ++e)
+              dot += int(std::round(double((kIsNf4 ? kNf4Table : kFp4Table)[codes[e]]) * kLargest)) *
+                     a.q[size_t(col + e)];
+            const float d = block.absmax * (1.0f / kLargest);
+            f = std::fma(float(dot), d * a.scale[size_t((col + first) / 32)], f);
+          }
+        } else if constexpr (Block::kItems == 256) {
           constexpr int kSubs = 256 / Block::kSubItems;
           int16_t scales[kSubs], mins[kSubs] = {};
           unpack_scales(block, scales);
@@ -192,7 +213,9 @@ float product(QuantType type, const Bytes& rows, int64_t row, int64_t cols, cons
 
 // ---- the cases --------------------------------------------------------------------------------------
 // Columns that fill units of 256, and where the type allows it some that do not.
-int64_t test_cols(const QuantTraits& traits) { return traits.items_per_block == 256 ? 768 : 544; }
+int64_t test_cols(const QuantTraits& traits) {
+  return traits.items_per_block == 256 ? 768 : traits.items_per_block == 64 ? 576 : 544;
+}
 
 // Products of 40 outputs, for counts of rows that take every kernel. A product of one row repeats its bits
 // whatever the batch, so what the oracle says of a row holds for all.
@@ -200,6 +223,7 @@ void check_products(const char* settings) {
   use_simulator(settings);
   Gpu gpu;
   gpu.products.expect(100, 1024);
+  gpu.products.expect(QuantType::kNF4);
   gpu.products.prepare();
   gpu.weights.reserve(64 << 20);
   for_quantised_types([&](const QuantTraits& traits) {
