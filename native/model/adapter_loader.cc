@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "model/adapted_rows.h"
-#include "quant/dequantize.h"
+#include "quant/finite.h"
 #include "quant/quantize.h"
 
 namespace maestrale {
@@ -49,21 +49,18 @@ class FloatMatrix final : public MatrixSource {
 };
 
 // A replacement on its way into the backend, a few rows at a time: every value must be finite.
-class FiniteSource final : public MatrixSource {
+class ReplacementSource final : public MatrixSource {
  public:
-  FiniteSource(const MatrixSource& inner, const std::string& name, const LoadCallbacks& callbacks)
+  ReplacementSource(const MatrixSource& inner, const std::string& name, const LoadCallbacks& callbacks)
       : MatrixSource(inner.type, inner.rows, inner.cols), inner_(inner), name_(name), callbacks_(callbacks) {}
 
   void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
     check_cancelled(callbacks_);
     inner_.read_rows(first_row, n_rows, out);
-    std::vector<float> row(static_cast<size_t>(cols));
-    for (int64_t r = first_row; r < first_row + n_rows; ++r, out += row_bytes(type, uint64_t(cols))) {
-      dequantize_row(type, out, cols, row.data());
-      if (!std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); }))
+    for (int64_t r = first_row; r < first_row + n_rows; ++r, out += row_bytes(type, uint64_t(cols)))
+      if (!all_finite(type, out, cols))
         throw Error(ErrorCode::kAdapter, "row " + std::to_string(r) + " of the adapter's own '" + name_ +
                                              "' holds a value that is not a finite number");
-    }
   }
 
  private:
@@ -140,7 +137,7 @@ class Loader {
   }
 
   void add(const AdapterReplacement& own) {
-    const FiniteSource rows(*own.rows, own.target.name, callbacks_);
+    const ReplacementSource rows(*own.rows, own.target.name, callbacks_);
     if (own.target.role == TensorRole::kOutput)
       adapter_.own_output = adapter_.storage->load_matrix(rows);
     else

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "quant/dequantize.h"
+#include "quant/finite.h"
 #include "quant/quantize.h"
 
 namespace maestrale {
@@ -77,6 +78,18 @@ void SafetensorsSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* 
   check_rows(*this, first_row, n_rows);
   const uint64_t stride = row_bytes(type, uint64_t(cols));
   file_.read(offset_ + uint64_t(first_row) * stride, {out, size_t(uint64_t(n_rows) * stride)});
+}
+
+FiniteSource::FiniteSource(std::unique_ptr<const MatrixSource> inner, std::string name)
+    : MatrixSource(inner->type, inner->rows, inner->cols), inner_(std::move(inner)), name_(std::move(name)) {}
+
+void FiniteSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const {
+  inner_->read_rows(first_row, n_rows, out);
+  const uint64_t stride = row_bytes(type, uint64_t(cols));
+  for (int64_t row = 0; row < n_rows; ++row)
+    if (!all_finite(type, out + uint64_t(row) * stride, cols))
+      throw Error(ErrorCode::kModelFormat, "row " + std::to_string(first_row + row) + " of '" + name_ +
+                                               "' holds a value that is not a finite number");
 }
 
 InterleavedSource::InterleavedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim)

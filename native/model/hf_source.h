@@ -27,6 +27,18 @@ class SafetensorsSource final : public MatrixSource {
   const uint64_t offset_;
 };
 
+// The rows of another source of floats, which must be finite. Reading others throws Error{kModelFormat} with
+// the row and `name`, what error messages call the matrix.
+class FiniteSource final : public MatrixSource {
+ public:
+  FiniteSource(std::unique_ptr<const MatrixSource> inner, std::string name);
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override;
+
+ private:
+  const std::unique_ptr<const MatrixSource> inner_;
+  const std::string name_;
+};
+
 // Q or K of a Hugging Face checkpoint with its rows in the order of interleaved RoPE. Within a head of D rows
 //
 //   row 2m + s  is row  s * D/2 + m  of the checkpoint          m = 0 .. D/2 - 1, s = 0, 1

@@ -160,7 +160,8 @@ std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) c
     source = dequantize_ ? std::make_unique<FourBitSource>(shard.file, std::move(matrix))
                          : open_four_bit(shard.file, std::move(matrix));
   } else {
-    source = std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor));
+    source = std::make_unique<FiniteSource>(
+        std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor)), name);
   }
   if (native_ || (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK)) return source;
   return std::make_unique<InterleavedSource>(std::move(source), head_dim_);

@@ -48,7 +48,8 @@ class HfWeights final : public WeightStore {
  public:
   // `shards` must outlive the store. Throws Error{kModelFormat} naming the tensor that is missing or has
   // another shape, Error{kModelUnsupported} for other dtypes and for tensors that Mistral does not have.
-  // `dequantize`: 4-bit matrices as what they were, for who cannot compute with NF4 and FP4.
+  // Reading a value that is not finite throws Error{kModelFormat}. `dequantize`: 4-bit matrices as what they
+  // were, for who cannot compute with NF4 and FP4.
   HfWeights(const HfShards& shards, const HfConfig& config, bool dequantize = false);
 
   QuantType type(const ModelTensor& tensor) const override { return types_.at(tensor.name); }

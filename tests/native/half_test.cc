@@ -3,10 +3,12 @@
 #include "base/half.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 
 #include "check.h"
+#include "quant/finite.h"
 
 using namespace maestrale;
 
@@ -99,4 +101,16 @@ TEST("half: overflow, infinity, NaN and the smallest values") {
   CHECK_EQ(f32_to_bf16(std::bit_cast<float>(0x3f818000u)), 0x3f82);  // tie, up to even
   CHECK_EQ(f32_to_bf16(std::bit_cast<float>(0x3f808001u)), 0x3f81);
   CHECK(std::isnan(bf16_to_f32(f32_to_bf16(std::bit_cast<float>(0x7f800001u)))));
+}
+
+TEST("half: of every pattern all_finite() says what the value is") {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    std::byte row[6] = {};
+    std::memcpy(row + bits % 3 * 2, &bits, 2);
+    CHECK(all_finite(QuantType::kF16, row, 3) == bool(std::isfinite(f16_to_f32(uint16_t(bits)))));
+    CHECK(all_finite(QuantType::kBF16, row, 3) == bool(std::isfinite(bf16_to_f32(uint16_t(bits)))));
+    const float single = bf16_to_f32(uint16_t(bits));
+    std::memcpy(row, &single, 4);
+    CHECK(all_finite(QuantType::kF32, row, 1) == bool(std::isfinite(single)));
+  }
 }

@@ -106,6 +106,27 @@ TEST("hf_weights: tensors that are missing, wrong or too many") {
   checkpoint.refuse(ErrorCode::kModelUnsupported, "I16");
 }
 
+TEST("hf_weights: values that are no finite numbers are found when they are read") {
+  const std::pair<const char*, int> cases[] = {{"model.layers.1.self_attn.k_proj.weight", 0x7fc0},
+                                               {"model.layers.0.mlp.down_proj.weight", 0xff80},
+                                               {"model.embed_tokens.weight", 0x7f80},
+                                               {"model.layers.2.input_layernorm.weight", 0xffff},
+                                               {"lm_head.weight", 0x7f81}};
+  for (const auto& [name, bits] : cases) {
+    Checkpoint checkpoint;
+    for (TensorCopy& tensor : checkpoint.tensors)
+      if (tensor.name == name) {
+        const size_t cols = tensor.shape.back(), rows = tensor.shape.size() > 1 ? tensor.shape[0] : 1;
+        const uint16_t value = uint16_t(bits);
+        std::memcpy(tensor.bytes.data() + 2 * ((rows - 1) * cols + cols - 1), &value, sizeof value);
+      }
+    checkpoint.write_single();
+    expect_error(name, ErrorCode::kModelFormat,
+                 "of '" + std::string(name) + "' holds a value that is not a finite number",
+                 [&] { load_hf(checkpoint.path()); });
+  }
+}
+
 TEST("hf_weights: the head of a tied checkpoint is the embedding") {
   Checkpoint checkpoint;
   std::erase_if(checkpoint.tensors, [](const TensorCopy& tensor) { return tensor.name == "lm_head.weight"; });

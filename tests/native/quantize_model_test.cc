@@ -283,7 +283,8 @@ TEST("quantize_model: what cannot be done is refused, and no file is left") {
     if (tensor.name == "model.layers.1.mlp.up_proj.weight")
       tensor.bytes[2 * 256 * 3 + 1] = std::byte{0x7f}, tensor.bytes[2 * 256 * 3] = std::byte{0xc0};
   checkpoint.write("model.safetensors", safetensors(tensors));
-  refuse(ErrorCode::kModelFormat, "row 3 of 'blk.1.ffn_up.weight'", checkpoint.path(""), out, "q4_k_m");
+  refuse(ErrorCode::kModelFormat, "row 3 of 'model.layers.1.mlp.up_proj.weight'", checkpoint.path(""), out,
+         "q4_k_m");
   CHECK_EQ(files_in(dir), 2u);
 }
 
