@@ -3,6 +3,7 @@
 // the vocabulary and the files beside it, shards, and nothing when it fails.
 #include "engine/write_checkpoint.h"
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -91,6 +92,23 @@ TEST("write_checkpoint: the vocabulary of a GGUF file becomes tokenizer files") 
   CHECK(is.add_bos == was.add_bos && is.add_eos == was.add_eos &&
         is.add_space_prefix == was.add_space_prefix);
   CHECK(!was.chat_template.empty() && is.chat_template == was.chat_template);
+}
+
+TEST("write_checkpoint: the tensors of a checkpoint come out as they went in") {
+  const TempDir dir;
+  const std::string out = dir.path("copy");
+  const auto source = open_model_source(ModelPath(vectors("hf/hd128")));
+  write_checkpoint(out, *source, source->weights(), source->weights(), 2, {});
+  const MappedFile file(out + "/model.safetensors");
+  const SafetensorsFile header = SafetensorsFile::parse(file.bytes(), file.size());
+  const std::vector<TensorCopy> originals = tensors_of("hd128");
+  CHECK_EQ(header.tensors().size(), originals.size());
+  for (const TensorCopy& original : originals) {
+    const SafetensorsTensor* tensor = header.find(original.name);
+    CHECK(tensor != nullptr && tensor->dtype == SafetensorsDtype::kBF16 && tensor->shape == original.shape);
+    const auto bytes = file.bytes().subspan(size_t(tensor->offset), size_t(tensor->bytes));
+    CHECK(std::equal(bytes.begin(), bytes.end(), original.bytes.begin(), original.bytes.end()));
+  }
 }
 
 TEST("write_checkpoint: files beside the weights of a directory are carried over") {
