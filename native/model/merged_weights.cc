@@ -52,6 +52,15 @@ class BorrowedSource final : public MatrixSource {
   const MatrixSource& inner_;
 };
 
+// Beside the weights an adapter's own embedding leaves the logits alone; in a tied model one matrix cannot be
+// both.
+void require_untied(const WeightStore& base, const ModelTensor& target) {
+  if (target.role == TensorRole::kTokenEmbedding && base.tensors().back().role != TensorRole::kOutput)
+    throw Error(ErrorCode::kAdapter,
+                "the adapter has an embedding of its own, but the model computes its logits with the "
+                "embedding, so the two cannot be merged");
+}
+
 void require(const WeightStore& base, const ModelTensor& target) {
   const auto is_target = [&](const ModelTensor& tensor) { return tensor.name == target.name; };
   if (std::none_of(base.tensors().begin(), base.tensors().end(), is_target))
@@ -76,6 +85,7 @@ MergedWeights::MergedWeights(const WeightStore& base, const AdapterFile& adapter
     }
     for (const AdapterReplacement& own : adapter.replacements) {
       require(base, own.target);
+      require_untied(base, own.target);
       replacements_[own.target.name] = own.rows.get();
     }
   } catch (const Error& error) {

@@ -17,7 +17,7 @@ namespace maestrale {
 class MergedWeights final : public WeightStore {
  public:
   // Both must outlive the store; the adapter was read for this model. Throws Error{kAdapter} when a value of
-  // the adapter is no finite number, or it changes the head of a model that has none.
+  // the adapter is no finite number, or it changes the head of a model that has none, or its embedding.
   MergedWeights(const WeightStore& base, const AdapterFile& adapter, float scale);
 
   QuantType type(const ModelTensor& tensor) const override;

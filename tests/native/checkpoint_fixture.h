@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "check.h"
 #include "cpu/cpu_backend.h"
 #include "engine/model_source.h"
+#include "io/text_file.h"
 #include "model/hf_weights.h"
 #include "model/loader.h"
 #include "temp_dir.h"
@@ -19,6 +22,15 @@ namespace maestrale::test {
 
 inline std::string checkpoint_directory(const std::string& name) {
   return std::string(test::kVectors) + "/hf/" + name;
+}
+
+// A copy of a checkpoint that computes its logits with the embedding.
+inline void copy_tied(const std::string& name, const std::string& to) {
+  std::filesystem::copy(checkpoint_directory(name), to);
+  std::string config = *read_text(to, "config.json");
+  const std::string untied = "\"tie_word_embeddings\": false";
+  config.replace(config.find(untied), untied.size(), "\"tie_word_embeddings\": true");
+  std::ofstream(to + "/config.json") << config;
 }
 
 // A model in any form.

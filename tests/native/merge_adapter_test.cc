@@ -117,6 +117,22 @@ TEST("merge_adapter: 4-bit matrices of bitsandbytes become what they were") {
   }
 }
 
+TEST("merge_adapter: in a tied model the embedding and the head are one") {
+  const TempDir dir;
+  const std::string base = dir.path("base"), out = dir.path("merged.gguf");
+  copy_tied("hd128", base);
+  for (const char* module : {"embed_tokens", "lm_head"}) {
+    PeftDirectory adapter("hd128-all-rslora");
+    adapter.set("modules_to_save", "[\"" + std::string(module) + "\"]");
+    const std::string prefix = module == std::string("lm_head") ? "" : "model.";
+    adapter.tensors.push_back(float_tensor("base_model.model." + prefix + module + ".weight", {512, 256}));
+    adapter.write();
+    merge(vectors("hf/hd128"), adapter.path(), out);
+    expect_error(module, ErrorCode::kAdapter, "but the model computes its logits with the embedding",
+                 [&] { merge(base, adapter.path(), dir.path("tied.gguf")); });
+  }
+}
+
 TEST("merge_adapter: what cannot be merged leaves nothing behind") {
   const TempDir dir;
   const std::string out = dir.path("merged.gguf"), base = vectors("models/swa16-bf16.gguf");

@@ -135,11 +135,7 @@ TEST("write_checkpoint: files beside the weights of a directory are carried over
 TEST("write_checkpoint: a tied model stays tied") {
   const TempDir dir;
   const std::string base = dir.path("base"), out = dir.path("merged");
-  std::filesystem::copy(vectors("hf/hd128"), base);
-  std::string config = *read_text(base, "config.json");
-  const std::string untied = "\"tie_word_embeddings\": false";
-  config.replace(config.find(untied), untied.size(), "\"tie_word_embeddings\": true");
-  std::ofstream(base + "/config.json") << config;
+  copy_tied("hd128", base);
   merge(base, vectors("adapters/hd128-all-rslora"), out, "", MergeFormat::kSafetensors);
   CHECK(open_model_source(ModelPath(out))->weights().tensors().back().role == TensorRole::kFinalNorm);
   check_same(base, vectors("adapters/hd128-all-rslora"), "bf16");
