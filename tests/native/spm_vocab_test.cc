@@ -8,6 +8,7 @@
 #include "check.h"
 #include "expect_error.h"
 #include "tokenizer/sentencepiece.h"
+#include "tokenizer/spm_writer.h"
 #include "vocab_fixture.h"
 
 using namespace maestrale;
@@ -116,4 +117,18 @@ TEST("spm_vocab: damaged files") {
   refuse(model(kTrainer, kNormalizer, bytes(1, "a") + number(3, 9)), ErrorCode::kModelFormat,
          "unknown type 9");
   refuse(model(kTrainer + number(41, 1 << 30)), ErrorCode::kModelFormat, "no token id");
+}
+
+TEST("spm_writer: the published vocabularies come back, with what is said about encoding") {
+  for (const char* version : {"v0.1", "v0.2", "v0.3"}) {
+    Vocab vocab = load_vocab("tokenizers/vocab-only-" + std::string(version) + ".gguf");
+    for (const bool space : {true, false}) {
+      vocab.add_space_prefix = space;
+      Vocab back = read(spm_model(vocab));
+      CHECK(back.pieces == vocab.pieces && back.scores == vocab.scores && back.types == vocab.types);
+      CHECK(back.bos == vocab.bos && back.eos == vocab.eos && back.unk == vocab.unk);
+      CHECK_EQ(back.add_space_prefix, space);
+      finish_vocab(back);  // sound in every other way too
+    }
+  }
 }
