@@ -193,12 +193,6 @@ describe('loadModel with quantization', () => {
     await expect(failure).rejects.toThrow(message)
   })
 
-  test.each(['nf4', 'fp4'] as const)('%s is refused on CUDA', async (quantization) => {
-    const failure = loadModel(vectors('hf/swa16'), { quantization, device: 'cuda' })
-    await expect(failure).rejects.toMatchObject({ code: 'ERR_DEVICE' })
-    await expect(failure).rejects.toThrow(`quantization '${quantization}' runs on the CPU only`)
-  })
-
   test('GGUF files have no NF4', async () => {
     const type = 'nf4' as QuantizeOptions['type']
     await expect(quantizeModel(mini, output, { type })).rejects.toThrow('type must be')
