@@ -9,7 +9,7 @@ import { dirname } from 'node:path'
 import { MaestraleError } from '../errors.js'
 import { fileSize } from './cache.js'
 import type { HubClient, HubFile } from './client.js'
-import { claimPartial, leavePartial } from './partial.js'
+import { claimPartial, dropPartials, leavePartial } from './partial.js'
 
 // Attempts that bring nothing new, one after the other, before the download is given up.
 const MAX_FRUITLESS = 5
@@ -145,6 +145,7 @@ export async function downloadBlob(
       )
     }
     await arrival.finish(target)
+    await dropPartials(target)
   } finally {
     await arrival.close()
     await leavePartial(partial, target) // where it has not become the target

@@ -2,7 +2,7 @@
 // Files of the cache that have not arrived as a whole. While a process works on one it has a name that no other
 // process uses, TARGET.HOST-PID-N.incomplete, so that several may download the same file at a time; what is given
 // up is TARGET.incomplete, and whoever comes next goes on with it, or with that of a process that has died.
-import { readdir, rename } from 'node:fs/promises'
+import { readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
 import { fileSize, HOST, ownName } from './cache.js'
@@ -51,6 +51,11 @@ export async function claimPartial(target: string): Promise<string> {
     }
   }
   return own
+}
+
+/** Removes what others have left of `target`, which is complete. */
+export async function dropPartials(target: string): Promise<void> {
+  for (const { path } of await leftovers(target)) await rm(path, { force: true })
 }
 
 /** Leaves it to whoever comes next. */

@@ -15,7 +15,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -406,6 +406,20 @@ describe('several processes that download the same file', () => {
     expect(readFileSync(JSON.parse(stdout).path).equals(BIG)).toBe(true)
     expect(hub.downloads.at(-1)).toMatch(/ bytes=[1-9]\d*-299999$/)
     expect(blobs()).toEqual([sha256])
+  })
+
+  test('of several leftovers the largest counts, and none stays', async () => {
+    mkdirSync(join(repoFolder(), 'blobs'), { recursive: true })
+    const leave = (name: string, size: number) =>
+      writeFileSync(join(repoFolder(), 'blobs', `${sha256}${name}`), BIG.subarray(0, size))
+    const host = hostname().replace(/[^\w]/g, '_')
+    leave('.incomplete', 1000)
+    leave(`.${host}-${2 ** 30}-0.incomplete`, 200_000) // no process has such a number
+    leave('.elsewhere-1-0.incomplete', 250_000) // somebody may work on it
+    const { path } = await pullModel('org/repo:Q4_K_M')
+    expect(readFileSync(path).equals(BIG)).toBe(true)
+    expect(hub.downloads).toEqual(['model.Q4_K_M.gguf bytes=200000-299999'])
+    expect(blobs().sort()).toEqual([sha256, `${sha256}.elsewhere-1-0.incomplete`])
   })
 
   test('within one process too', async () => {
