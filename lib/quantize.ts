@@ -22,7 +22,7 @@ export interface QuantizeResult {
   /** Tensors by storage type, e.g. `{ q4_k: 193, q6_k: 33, f32: 65 }`. */
   quantization: Record<string, number>
   /**
-   * `sqrt(sum (new - old)^2 / sum old^2)` over all weights that changed their type; 0 when none did. Old are the
+   * `sqrt(sum (new - old)^2 / sum old^2)` over the matrices that changed their type; 0 when none did. Old are the
    * weights as the input stores them.
    */
   relativeError: number

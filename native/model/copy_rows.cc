@@ -43,6 +43,7 @@ class RowCopier {
   void open(const WeightStore& weights, const WeightStore& original, const ModelTensor& tensor) {
     source_ = weights.open(tensor);
     original_ = original.open(tensor);
+    compares_ = source_->type != original_->type && !tensor.is_norm();
   }
   int64_t rows() const { return source_->rows; }
   uint64_t stride() const { return row_bytes(source_->type, uint64_t(source_->cols)); }
@@ -54,7 +55,7 @@ class RowCopier {
     pool_.share_throwing(n, kRowsAtOnce, [&](int64_t begin, int64_t end) {
       std::byte* out = chunk_.data() + uint64_t(begin) * stride();
       source_->read_rows(first + begin, end - begin, out);
-      if (source_->type != original_->type) compare(first, begin, end);
+      if (compares_) compare(first, begin, end);
     });
     for (const SquaredError& row : errors_) error.add(row);
     return chunk_;
@@ -75,6 +76,7 @@ class RowCopier {
 
   ThreadPool pool_;
   std::unique_ptr<const MatrixSource> source_, original_;
+  bool compares_ = false;
   std::vector<std::byte> chunk_;
   std::vector<SquaredError> errors_;  // (rows of the chunk)
 };
