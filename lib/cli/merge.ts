@@ -6,7 +6,7 @@ import { MERGE_FORMATS, type MergeFormat, mergeAdapter } from '../merge.js'
 import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
 import { ADAPTER_HELP, adapterPath, MODEL_HELP, modelPath, number, typeOption } from './options.js'
 import { describeWritten } from './quantize.js'
-import { interruptible, ProgressBar } from './terminal.js'
+import { withProgress } from './terminal.js'
 
 const EXAMPLES = `
 Examples:
@@ -61,18 +61,9 @@ async function merge(
   const { json, ...options } = flags
   const input = await modelPath(model)
   const lora = await adapterPath(adapter)
-  const bar = new ProgressBar('merging')
-  const result = await interruptible(async (signal) => {
-    try {
-      return await mergeAdapter(input, lora, output, {
-        ...options,
-        signal,
-        onProgress: bar.update,
-      })
-    } finally {
-      bar.end()
-    }
-  })
+  const result = await withProgress('merging', (progress) =>
+    mergeAdapter(input, lora, output, { ...options, ...progress }),
+  )
   process.stdout.write(
     json ? `${JSON.stringify({ output, ...result })}\n` : describeWritten(output, result),
   )

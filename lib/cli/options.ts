@@ -10,7 +10,7 @@ import { resolveModel } from '../hub/pull.js'
 import { HUB_PREFIX } from '../hub/reference.js'
 import { type GenerateOptions, type LoadOptions, loadModel, type Model } from '../index.js'
 import { LOAD_TYPES } from '../quantize-types.js'
-import { interruptible, ProgressBar, UsageError } from './terminal.js'
+import { ProgressBar, UsageError, withProgress } from './terminal.js'
 
 /** Stands for the model that ships with the package. */
 export const MINI = 'mini'
@@ -41,14 +41,7 @@ async function existingPath(name: string, kind: string): Promise<string> {
 }
 
 async function download(reference: string): Promise<string> {
-  const bar = new ProgressBar('downloading')
-  return await interruptible(async (signal) => {
-    try {
-      return await resolveModel(reference, { onProgress: bar.update, signal })
-    } finally {
-      bar.end()
-    }
-  })
+  return await withProgress('downloading', (options) => resolveModel(reference, options))
 }
 
 export function isMini(model: string | undefined): model is undefined | typeof MINI {

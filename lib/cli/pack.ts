@@ -7,7 +7,7 @@ import { captureCallSite } from '../errors.js'
 import { runJob } from '../job.js'
 import { loadBinding } from '../native/load.js'
 import { MINI, modelPath } from './options.js'
-import { bytes, interruptible, ProgressBar } from './terminal.js'
+import { bytes, withProgress } from './terminal.js'
 
 const EXAMPLES = `
 Examples:
@@ -33,19 +33,9 @@ export function addPackCommand(program: Command): void {
 
 async function pack(model: string, output: string, flags: { json?: boolean }): Promise<void> {
   const input = await modelPath(model)
-  const bar = new ProgressBar('packing')
-  await interruptible(async (signal) => {
-    try {
-      const options = { onProgress: bar.update, signal }
-      await runJob(
-        (report) => loadBinding().pack(input, output, report),
-        options,
-        captureCallSite(pack),
-      )
-    } finally {
-      bar.end()
-    }
-  })
+  await withProgress('packing', (options) =>
+    runJob((report) => loadBinding().pack(input, output, report), options, captureCallSite(pack)),
+  )
   const size = statSync(output).size
   process.stdout.write(
     flags.json ? `${JSON.stringify({ output, size })}\n` : `${output}: ${bytes(size)}\n`,

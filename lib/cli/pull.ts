@@ -3,7 +3,7 @@
 import type { Command } from 'commander'
 
 import { pullModel } from '../index.js'
-import { bytes, interruptible, ProgressBar } from './terminal.js'
+import { bytes, withProgress } from './terminal.js'
 
 const EXAMPLES = `
 Without QUANT it takes the only GGUF file or the one in Q4_K_M, else the safetensors files. Pickle files are
@@ -36,18 +36,10 @@ export function addPullCommand(program: Command): void {
 }
 
 async function pull(model: string, flags: PullFlags): Promise<void> {
-  const bar = new ProgressBar('downloading')
-  const pulled = await interruptible(async (signal) => {
-    try {
-      return await pullModel(model, {
-        ...(flags.revision === undefined ? {} : { revision: flags.revision }),
-        onProgress: bar.update,
-        signal,
-      })
-    } finally {
-      bar.end()
-    }
-  })
+  const revision = flags.revision === undefined ? {} : { revision: flags.revision }
+  const pulled = await withProgress('downloading', (options) =>
+    pullModel(model, { ...revision, ...options }),
+  )
   const total = pulled.files.reduce((sum, file) => sum + file.size, 0)
   process.stdout.write(
     flags.json

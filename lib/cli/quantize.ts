@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { type QuantizeResult, quantizeModel } from '../quantize.js'
 import { QUANTIZE_TYPES, type QuantizeType } from '../quantize-types.js'
 import { MODEL_HELP, modelPath, number, numberOr, typeOption } from './options.js'
-import { bytes, interruptible, ProgressBar } from './terminal.js'
+import { bytes, withProgress } from './terminal.js'
 
 const EXAMPLES = `
 Examples:
@@ -52,22 +52,16 @@ export function addQuantizeCommand(program: Command): void {
 async function quantize(model: string, output: string, flags: QuantizeFlags): Promise<void> {
   const { type, threads, slidingWindow } = flags
   const input = await modelPath(model)
-  const bar = new ProgressBar('quantising')
-  const result = await interruptible(async (signal) => {
-    try {
-      return await quantizeModel(input, output, {
-        type,
-        signal,
-        onProgress: bar.update,
-        ...(threads === undefined ? {} : { threads }),
-        ...(slidingWindow === undefined
-          ? {}
-          : { slidingWindow: slidingWindow === 'none' ? null : slidingWindow }),
-      })
-    } finally {
-      bar.end()
-    }
-  })
+  const result = await withProgress('quantising', (options) =>
+    quantizeModel(input, output, {
+      type,
+      ...options,
+      ...(threads === undefined ? {} : { threads }),
+      ...(slidingWindow === undefined
+        ? {}
+        : { slidingWindow: slidingWindow === 'none' ? null : slidingWindow }),
+    }),
+  )
   process.stdout.write(
     flags.json
       ? `${JSON.stringify({ output, type, ...result })}\n`

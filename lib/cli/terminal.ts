@@ -71,7 +71,7 @@ export class ProgressBar {
  * Runs `work` with a signal that is aborted by whatever asks this process to end; when `work` has cleaned up, the
  * process ends as it was asked to.
  */
-export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   const controller = new AbortController()
   let asked: NodeJS.Signals | undefined
@@ -86,6 +86,21 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
     for (const name of signals) process.off(name, onSignal)
     if (asked) process.kill(process.pid, asked)
   }
+}
+
+/** The same with a progress bar, which `work` moves. */
+export async function withProgress<T>(
+  label: string,
+  work: (options: { onProgress: ProgressBar['update']; signal: AbortSignal }) => Promise<T>,
+): Promise<T> {
+  const bar = new ProgressBar(label)
+  return await interruptible(async (signal) => {
+    try {
+      return await work({ onProgress: bar.update, signal })
+    } finally {
+      bar.end()
+    }
+  })
 }
 
 /** A wrong command line: exit status 2. */
