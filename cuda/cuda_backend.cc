@@ -50,7 +50,7 @@ class CudaBackend final : public Backend {
   }
   void reserve_weights(uint64_t bytes) override { weights_.reserve(bytes); }
   Matrix load_matrix(const MatrixSource& source) override {
-    products_.expect(source.type);
+    products_.expect_weights(source.type, source.cols);
     return weights_.load_matrix(source);
   }
   Matrix load_table(const MatrixSource& source) override { return weights_.load_table(source); }
@@ -59,7 +59,7 @@ class CudaBackend final : public Backend {
   // ---- memory ----
   Tensor allocate(int64_t rows, int64_t cols) override {
     buffers_.emplace_back(device_, uint64_t(rows) * uint64_t(cols) * sizeof(float), "activations");
-    products_.expect(rows, cols);
+    products_.expect_rows(rows);
     return {reinterpret_cast<float*>(uintptr_t(buffers_.back().address())), cols};
   }
   void configure_kv(const KvConfig& config) override {
@@ -172,7 +172,7 @@ void CudaBackend::project_heads(int32_t layer, Tensor x, std::span<const Project
   if (interrupted()) return;
   const bool fuses =
       cache_.config().head_dim % cuda::kStripeRows == 0 &&
-      std::ranges::all_of(qkv, [](const Projection& p) { return cuda::is_quantised(p.weight->type); });
+      std::ranges::all_of(qkv, [](const Projection& p) { return cuda::is_tiled(p.weight->type); });
   if (!fuses) return Backend::project_heads(layer, x, qkv);
   products_.matmul_heads(step_.n_rows, x, qkv, head_args(layer));
 }

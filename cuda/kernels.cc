@@ -8,7 +8,8 @@ namespace maestrale::cuda {
 size_t type_index(QuantType type) { return size_t(&quant_traits(type) - kQuantTraits.data()); }
 
 Kernels::Kernels(const KernelModule& module)
-    : rms_norm(module, "rms_norm"),
+    : matmul_f32(module, "matmul_f32"),
+      rms_norm(module, "rms_norm"),
       silu_multiply(module, "silu_multiply"),
       gather_rows(module, "gather_rows"),
       rope_append(module, "rope_append"),
@@ -16,18 +17,16 @@ Kernels::Kernels(const KernelModule& module)
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
     const std::string type = lower_case_name(kQuantTraits[i].type);
     if (is_gguf_type(kQuantTraits[i].type)) embed[i] = {module, "embed_" + type};  // no others hold tables
-    if (kQuantTraits[i].items_per_block == 1) {
-      matmul[i] = {module, "matmul_" + type};
-      continue;
-    }
+    if (kQuantTraits[i].type == QuantType::kF32) continue;
     repack[i] = {module, "repack_" + type};
-    matmul_row[i] = {module, "matmul_row_" + type};
     matmul_few[i] = {module, "matmul_few_" + type};
     matmul_many[i] = {module, "matmul_many_" + type};
+    if (kQuantTraits[i].items_per_block == 1) continue;
+    matmul_row[i] = {module, "matmul_row_" + type};
     matmul_tile[i] = {module, "matmul_tile_" + type};
   }
-  const char* forms[] = {"q256", "q32", "q32_wide"};
-  for (size_t i = 0; i < 3; ++i) {
+  const char* forms[] = {"q256", "q32", "q32_wide", "halves"};
+  for (size_t i = 0; i < 4; ++i) {
     quantize[i] = {module, std::string("quantize_") + forms[i]};
     norm_quantize[i] = {module, std::string("norm_quantize_") + forms[i]};
   }

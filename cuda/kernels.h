@@ -25,12 +25,12 @@ struct Kernels {
   // By position in kQuantTraits.
   std::array<Kernel<Address, Address, Address, int, int64_t>, kQuantTraits.size()> embed;
   std::array<Kernel<Address, Address, int, int, int64_t>, kQuantTraits.size()> repack;
-  // Of floating types, and of the others by the number of rows: one, kFewRows, kManyRows, more.
-  std::array<Kernel<Address, Address, Address, int, int, int, int64_t, int>, kQuantTraits.size()> matmul;
+  Kernel<Address, Address, Address, int, int, int, int> matmul_f32;
+  // By the number of rows: one, kFewRows, kManyRows, more. Of F16 and BF16 there are the two in the middle.
   std::array<Kernel<MatmulArgs>, kQuantTraits.size()> matmul_row, matmul_few, matmul_many, matmul_tile;
-  // By the form of the activations: a scale for 256 or for 32 columns, the latter in 8 or 14 bits.
-  std::array<Kernel<Address, Address, int, int>, 3> quantize;
-  std::array<Kernel<Address, Address, Address, int, int, float>, 3> norm_quantize;
+  // By the form of the activations: a scale for 256 or for 32 columns, the latter in 8 or 14 bits; halves.
+  std::array<Kernel<Address, Address, int, int>, 4> quantize;
+  std::array<Kernel<Address, Address, Address, int, int, float>, 4> norm_quantize;
   Kernel<Address, Address, Address, int, float> rms_norm;
   Kernel<Address, Address, int64_t> silu_multiply;
   Kernel<Address, Address, Address, int, int> gather_rows;

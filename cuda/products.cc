@@ -18,9 +18,9 @@ DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_
 void Products::prepare() {
   for (DeviceBuffer& records : records_) {
     records = {};
-    records = DeviceBuffer(device_, record_bytes(max_rows_, max_units_, wide_), "activations");
+    records = DeviceBuffer(device_, uint64_t(max_rows_) * row_bytes_, "activations");
   }
-  const uint64_t bytes = arrival_bytes(max_rows_, max_units_);
+  const uint64_t bytes = arrival_bytes(max_rows_, max_cols_);
   arrivals_ = {};
   arrivals_ = DeviceBuffer(device_, bytes, "activations");
   const PinnedBuffer zeros(device_, bytes);
@@ -84,28 +84,28 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
   args.units = int(units_of(first.cols));
   args.epilogue = epilogue;
   const size_t type = type_index(first.type);
-  if (n_rows == 1)
+  const bool halves = !is_quantised(first.type);
+  if (n_rows == 1 && !halves)
     kernels_.matmul_row[type]({stripes, 1, 256}, args);
   else if (n_rows <= kFewRows)
     kernels_.matmul_few[type]({stripes, 1, 256}, args);
-  else if (n_rows <= kManyRows)
-    kernels_.matmul_many[type]({stripes, 1, 256}, args);
+  else if (n_rows <= kManyRows || halves)
+    kernels_.matmul_many[type]({stripes, ceil_div(n_rows, kManyRows), 256}, args);
   else
     kernels_.matmul_tile[type]({ceil_div(n_rows, kTileRows), blocks, 256}, args);
 }
 
-void Products::multiply_floats(int n_rows, Tensor x, const Projection& projection, bool add) {
+void Products::multiply_f32(int n_rows, Tensor x, const Projection& projection, bool add) {
   const Matrix& w = *projection.weight;
   forget(projection.out);
-  kernels_.matmul[type_index(w.type)]({ceil_div(w.rows, 4), ceil_div(n_rows, 8), 128},
-                                      DevicePointer(reinterpret_cast<uintptr_t>(w.data)), address(x),
-                                      address(projection.out), n_rows, int(w.cols), int(w.rows),
-                                      int64_t(row_bytes(w.type, uint64_t(w.cols))), int(add));
+  kernels_.matmul_f32({ceil_div(w.rows, 4), ceil_div(n_rows, 8), 128},
+                      DevicePointer(reinterpret_cast<uintptr_t>(w.data)), address(x), address(projection.out),
+                      n_rows, int(w.cols), int(w.rows), int(add));
 }
 
 void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projections, const HeadArgs* heads) {
-  const auto quantised = [](const Projection& p) { return is_quantised(p.weight->type); };
-  if (!std::all_of(projections.begin(), projections.end(), quantised)) settle(n_rows, x);
+  const auto tiled = [](const Projection& p) { return is_tiled(p.weight->type); };
+  if (!std::all_of(projections.begin(), projections.end(), tiled)) settle(n_rows, x);
   std::vector<Part> left;
   for (const Projection& projection : projections) left.push_back({projection, Role(left.size())});
   std::optional<Form> form_there;  // of x in the records
@@ -113,14 +113,14 @@ void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projecti
     const QuantType type = left[0].projection.weight->type;
     const auto others = std::stable_partition(
         left.begin(), left.end(), [&](const Part& p) { return p.projection.weight->type == type; });
-    if (is_quantised(type)) {
+    if (is_tiled(type)) {
       const Form form = form_of(type);
       if (form_there != form) quantize(n_rows, x, form);
       form_there = form;
       multiply(n_rows, {left.data(), size_t(others - left.begin())},
                heads != nullptr ? Epilogue::kHeads : Epilogue::kStore, heads);
     } else {
-      for (auto p = left.begin(); p != others; ++p) multiply_floats(n_rows, x, p->projection, false);
+      for (auto p = left.begin(); p != others; ++p) multiply_f32(n_rows, x, p->projection, false);
     }
     left.erase(left.begin(), others);
   }
@@ -128,9 +128,9 @@ void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projecti
 
 void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual) {
   const Projection projection{&weight, residual};
-  if (!is_quantised(weight.type)) {
+  if (!is_tiled(weight.type)) {
     settle(n_rows, x);
-    return multiply_floats(n_rows, x, projection, true);
+    return multiply_f32(n_rows, x, projection, true);
   }
   quantize(n_rows, x, form_of(weight.type));
   const Part part{projection};
@@ -139,7 +139,7 @@ void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor res
 
 void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
   const Projection gate{&w_gate, out};
-  if (is_quantised(w_gate.type) && w_gate.type == w_up.type) {
+  if (is_tiled(w_gate.type) && w_gate.type == w_up.type) {
     const Part parts[] = {{gate}, {{&w_up, out}}};
     quantize(n_rows, x, form_of(w_gate.type));
     return multiply(n_rows, parts, Epilogue::kSwiGlu);

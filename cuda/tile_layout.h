@@ -81,6 +81,16 @@ struct TileFourBit {
   static constexpr bool kSerial = true;
 };
 
+// F16 and BF16, as halves for mma.m16n8k16: of columns 32 j .. lane l has 8 l % 4 .. of row l / 4 at byte
+// 1024 j + 16 l, and of row l / 4 + 8 at 512 more. BF16 is scaled by a power of two for each row, binary32,
+// so that the greatest is below 2^15: the others keep all their bits but those below 2^-24 of it.
+struct TileF16 {
+  static constexpr int kHalves = 0, kBytes = 8192;
+};
+struct TileBF16 {
+  static constexpr int kScales = 0, kHalves = 64, kBytes = 8256;
+};
+
 // Activations: a record for each 256 columns of a row. Byte 64 t + 16 c + 4 g + i is the code of column
 // 64 t + 16 g + 4 c + i, so that a lane finds its operands for a tile in 16 bytes. The tail is four times 16
 // bytes:
@@ -92,5 +102,9 @@ struct TileFourBit {
 // kQ32Wide, for NF4 and FP4, has codes of 14 bits, 128 * high + low, in two records of the form kQ32: of the
 // high codes, and of the low ones with the scale.
 inline constexpr int kRecordBytes = 320, kTail = 256;
+
+// For F16 and BF16: the upper halves of 256 columns, their lower halves, and the scale, a power of two in
+// binary32. A column is (upper + lower) * scale to 22 bits below the greatest of the unit.
+inline constexpr int kHalfRecordBytes = 1040, kLowerHalves = 512, kHalfScale = 1024;
 
 }  // namespace maestrale::cuda

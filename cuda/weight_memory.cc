@@ -16,9 +16,12 @@ constexpr uint64_t kAlignment = 256;
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
 uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-uint64_t stripe_bytes(QuantType type, int64_t cols) {
-  return uint64_t(units_of(cols)) * kStripeRows * row_bytes(type, kUnitCols);
+uint64_t unit_bytes(QuantType type) {
+  if (type == QuantType::kF16) return TileF16::kBytes;
+  if (type == QuantType::kBF16) return TileBF16::kBytes;
+  return kStripeRows * row_bytes(type, kUnitCols);
 }
+uint64_t stripe_bytes(QuantType type, int64_t cols) { return uint64_t(units_of(cols)) * unit_bytes(type); }
 
 }  // namespace
 
@@ -27,7 +30,7 @@ uint64_t WeightMemory::table_bytes(QuantType type, int64_t rows, int64_t cols) {
 }
 
 uint64_t WeightMemory::matrix_bytes(QuantType type, int64_t rows, int64_t cols) {
-  if (!is_quantised(type)) return table_bytes(type, rows, cols);
+  if (!is_tiled(type)) return table_bytes(type, rows, cols);
   return aligned(uint64_t(ceil_div(rows, kStripeRows)) * stripe_bytes(type, cols));
 }
 
@@ -65,7 +68,7 @@ Matrix WeightMemory::load_table(const MatrixSource& source) {
 }
 
 Matrix WeightMemory::load_matrix(const MatrixSource& source) {
-  if (!is_quantised(source.type)) return load_table(source);
+  if (!is_tiled(source.type)) return load_table(source);
   const int64_t row = int64_t(row_bytes(source.type, uint64_t(source.cols)));
   const DevicePointer at = take(matrix_bytes(source.type, source.rows, source.cols));
   const int64_t stripes = std::max<int64_t>(1, int64_t(kStagingBytes) / (kStripeRows * row));

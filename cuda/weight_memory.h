@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights of a model on the device: one allocation, filled matrix by matrix. Tables and matrices of
-// floating types lie there as they are stored, quantised matrices in the stripes of tile_layout.h.
+// The weights of a model on the device: one allocation, filled matrix by matrix. Tables and matrices of F32
+// lie there as they are stored, others in the stripes of tile_layout.h.
 #pragma once
 
 #include <cstdint>

@@ -9,5 +9,6 @@
 #include "matmul_tile.cuh"
 #include "quantize.cuh"
 #include "repack.cuh"
+#include "repack_halves.cuh"
 #include "rope.cuh"
 #include "row_ops.cuh"

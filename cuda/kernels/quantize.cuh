@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // quantize_<form>, norm_quantize_<form>: activations to the records of tile_layout.h, eight bits with a scale
-// for 256 or 32 columns, or 14 bits with one for 32, of x or of x / sqrt(mean(x^2) + eps) * weight (RMSNorm).
-// A warp takes a unit. Grid of quantize (rows, ceil(units / 4)), block 128; of norm_quantize (rows), block
-// 512. Columns behind the last are zeros. What is not finite stays so: as an infinite scale.
+// for 256 or 32 columns, 14 bits with one for 32, or two halves, of x or of x / sqrt(mean(x^2) + eps) *
+// weight (RMSNorm). A warp takes a unit. Grid of quantize (rows, ceil(units / 4)), block 128; of
+// norm_quantize (rows), block 512. Columns behind the last are zeros. What is not finite stays so: as an
+// infinite scale.
 #pragma once
 
 #include "dot.cuh"
+#include "halves.cuh"
 
 namespace maestrale::device {
 
-enum class Form { kQ256, kQ32, kQ32Wide };
+enum class Form { kQ256, kQ32, kQ32Wide, kHalves };
 template <Form form>
-constexpr int kUnitBytes = form == Form::kQ32Wide ? 2 * kRecordBytes : kRecordBytes;
+constexpr int kUnitBytes = form == Form::kHalves    ? kHalfRecordBytes
+                           : form == Form::kQ32Wide ? 2 * kRecordBytes
+                                                    : kRecordBytes;
 
 __device__ inline float4 load_columns(const float* row, int at, int cols) {
   return at < cols ? *reinterpret_cast<const float4*>(row + at) : float4{};
@@ -46,6 +50,26 @@ __device__ void put_record(const unsigned (&words)[2], unsigned largest, Byte* r
   if (lane == 0) *reinterpret_cast<float4*>(tail + 48) = {form == Form::kQ256 ? scale : 0.0f, 0, 0, 0};
 }
 
+// Columns first_column() .. + 3 and 16 more.
+__device__ inline void put_halves(const float (&v)[8], unsigned largest, Byte* record, int lane) {
+  const int exponent = scale_exponent(largest);
+  const float inverse = power_of_two(13 - exponent);
+  Byte* to = record + 2 * (64 * (lane >> 3) + 32 * (lane & 1) + 4 * (lane >> 1 & 3));
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    unsigned upper[2], lower[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float a = v[4 * h + 2 * k] * inverse, b = v[4 * h + 2 * k + 1] * inverse;
+      upper[k] = pack_halves(a, b);
+      lower[k] = pack_halves(__fsub_rn(a, half_bits(upper[k])), __fsub_rn(b, half_bits(upper[k] >> 16)));
+    }
+    *reinterpret_cast<uint2*>(to + 32 * h) = {upper[0], upper[1]};
+    *reinterpret_cast<uint2*>(to + (kLowerHalves + 32 * h)) = {lower[0], lower[1]};
+  }
+  if (lane == 0) *reinterpret_cast<float*>(record + kHalfScale) = power_of_two(exponent - 13);
+}
+
 template <Form form>
 __device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
   const float v[8] = {x[0].x, x[0].y, x[0].z, x[0].w, x[1].x, x[1].y, x[1].z, x[1].w};
@@ -54,10 +78,11 @@ __device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
   for (int i = 0; i < 8; ++i) largest = max(largest, __float_as_uint(fabsf(v[i])));
   largest = max(largest, __shfl_xor_sync(0xffffffff, largest, 2));
   largest = max(largest, __shfl_xor_sync(0xffffffff, largest, 4));
-  if (form == Form::kQ256)
+  if (form == Form::kQ256 || form == Form::kHalves)
 #pragma unroll
     for (int step = 1; step < 32; step = step == 1 ? 8 : 2 * step)
       largest = max(largest, __shfl_xor_sync(0xffffffff, largest, step));
+  if constexpr (form == Form::kHalves) return put_halves(v, largest, record, lane);
   constexpr int kLargest = form == Form::kQ32Wide ? 8191 : 127;
   const float top = __uint_as_float(largest);
   const float factor = top > 1e-30f ? kLargest / top : 0.0f;
@@ -139,3 +164,4 @@ __device__ void norm_quantize(const float* x, const float* weight, Byte* records
 MAESTRALE_QUANTIZE(kQ256, q256)
 MAESTRALE_QUANTIZE(kQ32, q32)
 MAESTRALE_QUANTIZE(kQ32Wide, q32_wide)
+MAESTRALE_QUANTIZE(kHalves, halves)

@@ -28,6 +28,7 @@ __device__ inline void quantize_outputs(const MatmulArgs& args, const Work& work
     for (int h = 0; h < 2; ++h)
       if (at + 16 * h < work.features) v[h] = __ldcg(reinterpret_cast<const float4*>(row + at + 16 * h));
     constexpr Form kForm = requires { Tiled::kSub; } ? Form::kQ256
+                           : kIsHalf<Tiled>          ? Form::kHalves
                            : kTwoBytes<Tiled>        ? Form::kQ32Wide
                                                      : Form::kQ32;
     quantize_unit<kForm>(v, args.next_records + ((long long)r * units + unit) * kUnitBytes<kForm>, lane);

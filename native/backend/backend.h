@@ -55,7 +55,7 @@ class Backend {
   virtual void configure_kv(const KvConfig& config) = 0;
   virtual uint64_t kv_page_bytes(const KvConfig& config) const = 0;
   // Bytes taken at most beside weights, pages and what allocate() is asked for, when batches have up to
-  // `max_rows` rows, tensors up to `max_cols` columns and the outputs of swiglu `hidden_dim`.
+  // `max_rows` rows, inputs of products up to `max_cols` columns and outputs of swiglu `hidden_dim`.
   virtual uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
                                  int64_t hidden_dim) const = 0;
   // While `*flag` is true, operations return early and leave garbage; the engine sets it only when

@@ -64,7 +64,7 @@ uint64_t Model::workspace_bytes(const ModelConfig& config, Backend& backend, boo
   int64_t row = 0, widest = 0;
   for (const Activation& activation : activations_of(config, backend, computes_logits)) {
     row += activation.cols;
-    widest = std::max(widest, activation.cols);
+    if (activation.tensor != &Activations::logits) widest = std::max(widest, activation.cols);
   }
   return uint64_t(max_rows) * uint64_t(row) * sizeof(float) +
          backend.scratch_bytes(kv, max_rows, widest, config.hidden_dim);

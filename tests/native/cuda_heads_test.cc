@@ -110,7 +110,8 @@ void check_case(const Case& c) {
   Gpu gpu;
   std::mt19937 random(uint32_t(c.head_dim));
   const int64_t widths[] = {kHeads * c.head_dim, kKvHeads * c.head_dim, kKvHeads * c.head_dim};
-  gpu.products.expect(kRows, std::max(kCols, widths[0]));
+  gpu.products.expect_rows(kRows);
+  gpu.products.expect_weights(QuantType::kF16, std::max(kCols, widths[0]));
   gpu.products.prepare();
   gpu.weights.reserve(8 << 20);
   std::vector<Bytes> stored;

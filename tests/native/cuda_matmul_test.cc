@@ -222,8 +222,8 @@ int64_t test_cols(const QuantTraits& traits) {
 void check_products(const char* settings) {
   use_simulator(settings);
   Gpu gpu;
-  gpu.products.expect(100, 1024);
-  gpu.products.expect(QuantType::kNF4);
+  gpu.products.expect_rows(100);
+  gpu.products.expect_weights(QuantType::kF16, 1024);
   gpu.products.prepare();
   gpu.weights.reserve(64 << 20);
   for_quantised_types([&](const QuantTraits& traits) {
@@ -286,7 +286,8 @@ TEST("cuda: products have the bits of the formulas for every type and number of 
 TEST("cuda: gate and up in one kernel, several matrices in one launch, and a norm before them") {
   use_simulator("cc=86,seed=2");
   Gpu gpu;
-  gpu.products.expect(70, 1024);
+  gpu.products.expect_rows(70);
+  gpu.products.expect_weights(QuantType::kF16, 1024);
   gpu.products.prepare();
   gpu.weights.reserve(64 << 20);
   std::mt19937 random(11);
