@@ -52,6 +52,10 @@ describe('wrong use ends with 2', () => {
     [['pull', 'no-repository'], "received 'no-repository'"],
     [['run', '--threads', '0'], '--threads must be an integer from 1 to 1024; received 0'],
     [
+      ['run', '--gpu-layers', '2000'],
+      '--gpu-layers must be an integer from 0 to 1024; received 2000',
+    ],
+    [
       ['run', '--double-quant'],
       "--double-quant must be false unless quantization is 'nf4' or 'fp4'; received true",
     ],
