@@ -31,52 +31,58 @@ template <int N, class Fn>
   (std::make_integer_sequence<int, N>{});
 }
 
-// Brings weights that are multiplied next into the second-level cache, some lines between any two sub-blocks:
-// in bursts they would fill the buffers that loads wait in, and memory would idle between the bursts.
+// Brings the panel that is multiplied next into the second-level cache, kLines lines a unit, spread evenly
+// over the dot products: in bursts they would fill the buffers that loads wait in, and memory would idle
+// between the bursts. All is constant because a loop here would keep the compiler from arranging a unit as
+// one piece.
+template <class V, int kLines>
 struct Prefetch {
   const std::byte* next;
-  int64_t lines;  // each time; 0: nothing to fetch
 
-  template <class V>
-  [[gnu::always_inline]] void advance() {
-    for (int64_t i = 0; i < lines; ++i) V::prefetch(next + 64 * i);
-    next += 64 * lines;
+  // What is due at step `step` of `steps` of a unit.
+  template <int step, int steps>
+  [[gnu::always_inline]] void at() const {
+    constexpr int kFirst = kLines * step / steps, kEnd = kLines * (step + 1) / steps;
+    unroll<kEnd - kFirst>([&]<int i>()
+                              __attribute__((always_inline)) { V::prefetch(next + 64 * (kFirst + i)); });
   }
 };
 
-// One panel times C rows; w and x[c] are the starts of the panel and of the activation rows. f[c] holds the
-// sums over the units before and receives the sums including these.
-// Why one panel: an activation is broadcast by the load that the dot product needs anyway, which costs
-// nothing as long as every second instruction at most is a load; a second panel would save such loads, but
-// takes the registers of the rows, which are what the unpacking of a line is shared among.
-template <class V, class Fmt, int C>
+// One panel times C rows; w and x[c] are the starts of the panel and of the activation rows. sums (C, 16) are
+// those over the units before and become those including these. Why one panel: an activation is broadcast by
+// the load that the dot product needs anyway, which costs nothing as long as every second instruction at most
+// is a load; a second panel would save such loads, but takes the registers of the rows, which are what the
+// unpacking of a line is shared among.
+template <class V, class Fmt, int C, bool kFetch>
 struct Tile {
   using F = typename V::F;
   using I = typename V::I;
-  // How often a unit calls Prefetch::advance().
-  static constexpr int kFetches = [] {
-    if constexpr (!requires { typename Fmt::Block; }) return 4;
-    if constexpr (Fmt::kItems == 256) return Fmt::kItems / Fmt::kSubItems / (Fmt::kWide ? 1 : 2);
-    return 2;
-  }();
+  static constexpr int kFetchLines = kFetch ? Fmt::kBytes / 64 : 0;
+  using Fetch = Prefetch<V, kFetchLines>;
 
   [[gnu::always_inline]] static void run(const std::byte* w, const std::byte* const (&x)[C], int64_t units,
-                                         Prefetch prefetch, F (&f)[C]) {
-    for (int64_t u = 0; u < units; ++u, w += Fmt::kBytes) {
+                                         Fetch prefetch, float* sums) {
+    F f[C];
+    for (int c = 0; c < C; ++c) f[c] = V::load(sums + kPanelRows * c);
+    for (int64_t u = 0; u < units; ++u, w += Fmt::kBytes, prefetch.next += 64 * kFetchLines) {
       if constexpr (!requires { typename Fmt::Block; })
         float_unit(w, x, u, prefetch, f);
       else if constexpr (Fmt::kItems == 256)
-        super_block(w, x, u, prefetch, f);
+        super_block(w, x, u, prefetch, sums);
       else if constexpr (Fmt::kItems == 128)
         table_pair(w, x, u, prefetch, f);
       else
         block_pair(w, x, u, prefetch, f);
     }
+    if constexpr (Fmt::kItems != 256)
+      for (int c = 0; c < C; ++c) V::store(sums + kPanelRows * c, f[c]);
   }
 
  private:
+  // The sums stay in memory: registers are short here, and when GCC puts them on the stack by itself, reading
+  // them back stalls Zen 4 for a sixth of the time.
   [[gnu::always_inline]] static void super_block(const std::byte* unit, const std::byte* const (&x)[C],
-                                                 int64_t u, Prefetch& prefetch, F (&f)[C]) {
+                                                 int64_t u, Fetch prefetch, float* sums) {
     constexpr int kSubs = Fmt::kItems / Fmt::kSubItems, kLines = Fmt::kSubItems / 4;
     const Activation256* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation256*>(x[c]) + u;
@@ -84,10 +90,9 @@ struct Tile {
     for (int c = 0; c < C; ++c) s[c] = V::zero_i();
     if constexpr (Fmt::kWide) {  // sub-block sums need more than 16 bits
       unroll<kSubs>([&]<int b>() __attribute__((always_inline)) {
-        prefetch.advance<V>();
         I dot[C];
         for (int c = 0; c < C; ++c) dot[c] = start<b>(a[c]);
-        add_sub_block<b, kLines>(unit, a, dot);
+        add_sub_block<b, kLines>(unit, a, prefetch, dot);
         const I scale = Fmt::template scale<b>(unit);
         for (int c = 0; c < C; ++c) s[c] = V::add_i(s[c], V::mul_i(dot[c], scale));
       });
@@ -97,12 +102,11 @@ struct Tile {
       // higher, so that it never borrows from the upper half.
       const I half = V::set1_i(0x8000);
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
-        prefetch.advance<V>();
         I dot[C];
         for (int c = 0; c < C; ++c) dot[c] = start<2 * p>(a[c]);
-        add_sub_block<2 * p, kLines>(unit, a, dot);
+        add_sub_block<2 * p, kLines>(unit, a, prefetch, dot);
         for (int c = 0; c < C; ++c) dot[c] = V::add_i(V::template shl<16>(dot[c]), start<2 * p + 1>(a[c]));
-        add_sub_block<2 * p + 1, kLines>(unit, a, dot);
+        add_sub_block<2 * p + 1, kLines>(unit, a, prefetch, dot);
         const I scales = pair_up<V>(Fmt::template scale<2 * p + 1>(unit), Fmt::template scale<2 * p>(unit));
         for (int c = 0; c < C; ++c) s[c] = V::dot2(s[c], V::xor_i(dot[c], half), scales);
       });
@@ -116,21 +120,24 @@ struct Tile {
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
         const I mins = pair_up<V>(Fmt::template minimum<2 * p>(unit), Fmt::template minimum<2 * p + 1>(unit));
         for (int c = 0; c < C; ++c) {
-          const int16_t* sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
-          s[c] = V::dot2(s[c], mins, V::broadcast4(sums + 2 * p));
+          const int16_t* item_sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
+          s[c] = V::dot2(s[c], mins, V::broadcast4(item_sums + 2 * p));
         }
       });
       const F minus_dmin = V::sub(V::zero(), V::load_f16(unit + Fmt::kDmin));
       for (int c = 0; c < C; ++c) sum[c] = V::fma(V::to_float(s[c]), minus_dmin, sum[c]);
     }
-    for (int c = 0; c < C; ++c) f[c] = V::fma(sum[c], V::set1(a[c]->d), f[c]);
+    asm("" : "+r"(sums));  // the compiler cannot know that it is the same address for every unit
+    for (int c = 0; c < C; ++c, sums += kPanelRows)
+      V::store(sums, V::fma(sum[c], V::set1(a[c]->d), V::load(sums)));
   }
 
   // dot += codes of sub-block (or block) b, kLines long, times activations
   template <int b, int kLines, class Activation>
   [[gnu::always_inline]] static void add_sub_block(const std::byte* unit, const Activation* const (&a)[C],
-                                                   I (&dot)[C]) {
+                                                   Fetch prefetch, I (&dot)[C]) {
     unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
+      prefetch.template at<b * kLines + l, Fmt::kItems / 4>();
       const I code = Fmt::template operand<b, l>(unit);
       for (int c = 0; c < C; ++c)
         dot[c] = V::template dot4<Fmt::kWide>(dot[c], code, V::broadcast4(a[c]->q + 4 * (b * kLines + l)));
@@ -158,14 +165,13 @@ struct Tile {
   }
 
   [[gnu::always_inline]] static void block_pair(const std::byte* unit, const std::byte* const (&x)[C],
-                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
+                                                int64_t u, Fetch prefetch, F (&f)[C]) {
     const Activation64* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation64*>(x[c]) + u;
     unroll<2>([&]<int b>() __attribute__((always_inline)) {
-      prefetch.advance<V>();
       I dot[C];
       for (int c = 0; c < C; ++c) dot[c] = block_start<b>(a[c]);
-      add_sub_block<b, 8>(unit, a, dot);
+      add_sub_block<b, 8>(unit, a, prefetch, dot);
       const F d = V::load_f16(unit + Fmt::kD + 32 * b);
       for (int c = 0; c < C; ++c) {
         const F dx = V::set1(a[c]->d[b]);
@@ -189,17 +195,17 @@ struct Tile {
   // Two blocks of table indices times 16-bit activations. Few outputs take several sums each, since a dot
   // product takes longer than the next one would have to wait.
   [[gnu::always_inline]] static void table_pair(const std::byte* unit, const std::byte* const (&x)[C],
-                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
+                                                int64_t u, Fetch prefetch, F (&f)[C]) {
     constexpr int kChains = C >= 8 ? 1 : C >= 4 ? 2 : 4;
     const typename V::Halves table = Fmt::table();
     const Activation128* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation128*>(x[c]) + u;
     unroll<2>([&]<int b>() __attribute__((always_inline)) {
-      prefetch.advance<V>();
       I dot[kChains][C];
       for (int chain = 0; chain < kChains; ++chain)
         for (int c = 0; c < C; ++c) dot[chain][c] = V::zero_i();
       unroll<8>([&]<int l>() __attribute__((always_inline)) {
+        prefetch.template at<8 * b + l, 16>();
         const I line = V::line(unit + Fmt::kCodes + 64 * (8 * b + l));
         unroll<4>([&]<int j>() __attribute__((always_inline)) {
           const I weight = Fmt::template pairs<j>(table, line);
@@ -218,11 +224,11 @@ struct Tile {
   }
 
   [[gnu::always_inline]] static void float_unit(const std::byte* unit, const std::byte* const (&x)[C],
-                                                int64_t u, Prefetch& prefetch, F (&f)[C]) {
+                                                int64_t u, Fetch prefetch, F (&f)[C]) {
     const float* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const float*>(x[c]) + u * Fmt::kItems;
     unroll<Fmt::kItems>([&]<int e>() __attribute__((always_inline)) {
-      if constexpr (e % (Fmt::kItems / kFetches) == 0) prefetch.advance<V>();
+      prefetch.template at<e, Fmt::kItems>();
       const F weight = Fmt::template element<e>(unit);
       for (int c = 0; c < C; ++c) f[c] = V::fma(weight, V::set1(a[c][e]), f[c]);
     });
@@ -243,42 +249,45 @@ template <class V>
   }
 }
 
-// One panel times C rows from `row` on, over all units.
-template <class V, class Fmt, int C>
-[[gnu::noinline]] void gemm_rows(const GemmJob& job, int panel, int row, Prefetch prefetch) {
+// One panel times C rows from `row` on, over all units; `next` is the panel to fetch meanwhile, if any is.
+// `sums` has room for (C, 16).
+template <class V, class Fmt, int C, bool kFetch>
+[[gnu::noinline]] void gemm_rows(const GemmJob& job, int panel, int row, const std::byte* next, float* sums) {
   const std::byte* x[C];
-  typename V::F f[C];
   for (int c = 0; c < C; ++c) {
     x[c] = job.x + (row + c) * job.x_stride;
-    f[c] = V::zero();
+    V::store(sums + kPanelRows * c, V::zero());
   }
-  Tile<V, Fmt, C>::run(job.panels + panel * job.panel_stride, x, job.units, prefetch, f);
-  for (int c = 0; c < C; ++c) store_outputs<V>(job, panel, row + c, f[c]);
+  Tile<V, Fmt, C, kFetch>::run(job.panels + panel * job.panel_stride, x, job.units, {next}, sums);
+  for (int c = 0; c < C; ++c) store_outputs<V>(job, panel, row + c, V::load(sums + kPanelRows * c));
 }
 
 // Rows [row, row + rows) for one panel; rows <= kTileRows.
-template <class V, class Fmt>
-[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, Prefetch prefetch) {
-  unroll<V::kTileRows>([&]<int c>() {
-    if (rows == c + 1) gemm_rows<V, Fmt, c + 1>(job, panel, row, prefetch);
+template <class V, class Fmt, bool kFetch>
+[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, const std::byte* next) {
+  // Of two groups or more, which are nearly equal, none is smaller than half a tile.
+  constexpr int kFewest = kFetch ? 1 : V::kTileRows / 2;
+  alignas(64) float sums[V::kTileRows * kPanelRows];
+  unroll<V::kTileRows - kFewest + 1>([&]<int i>() {
+    if (rows == kFewest + i) gemm_rows<V, Fmt, kFewest + i, kFetch>(job, panel, row, next, sums);
   });
 }
 
-// One panel at a time, all rows for each: every weight comes from memory once, and each group of rows fetches
-// its share of the panel that follows.
+// One panel at a time, all rows for each: every weight comes from memory once, and while the first group of
+// rows is multiplied the panel that follows is fetched.
 template <class V, class Fmt>
 void gemm_streaming(const GemmJob& job, int groups) {
-  const int64_t fetches = Tile<V, Fmt, 1>::kFetches * int64_t(groups);
-  const int64_t lines = (Fmt::kBytes / 64 + fetches - 1) / fetches;
   for (int panel = 0; panel < job.n_panels; ++panel) {
-    const bool more = panel + 1 < job.n_panels;
-    Prefetch prefetch{more ? job.panels + (panel + 1) * job.panel_stride : job.next_panel, lines};
-    if (prefetch.next == nullptr) prefetch.lines = 0;
-    for (int g = 0, row = 0; g < groups; ++g) {
-      const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
-      gemm_group<V, Fmt>(job, panel, row, rows, prefetch);
+    const std::byte* const here = job.panels + panel * job.panel_stride;
+    const std::byte* const next = panel + 1 < job.n_panels ? here + job.panel_stride
+                                  : job.next_panel         ? job.next_panel
+                                                           : here;
+    const int first = job.n_rows / groups;
+    gemm_group<V, Fmt, true>(job, panel, 0, first, next);
+    for (int g = 1, row = first; g < groups; ++g) {
+      const int rows = (job.n_rows - row) / (groups - g);
+      gemm_group<V, Fmt, false>(job, panel, row, rows, nullptr);
       row += rows;
-      prefetch.next += job.units * Tile<V, Fmt, 1>::kFetches * 64 * prefetch.lines;
     }
   }
 }
@@ -288,9 +297,9 @@ void gemm_streaming(const GemmJob& job, int groups) {
 template <class V, class Fmt>
 void gemm_resident(const GemmJob& job, int groups) {
   for (int g = 0, row = 0; g < groups; ++g) {
-    const int rows = (job.n_rows - row + groups - g - 1) / (groups - g);
+    const int rows = (job.n_rows - row) / (groups - g);
     for (int panel = 0; panel < job.n_panels; ++panel)
-      gemm_group<V, Fmt>(job, panel, row, rows, {nullptr, 0});
+      gemm_group<V, Fmt, false>(job, panel, row, rows, nullptr);
     row += rows;
   }
 }
