@@ -31,10 +31,10 @@ template <int N, class Fn>
   (std::make_integer_sequence<int, N>{});
 }
 
-// Brings the panel that is multiplied next into the second-level cache, kLines lines a unit, spread evenly
-// over the dot products: in bursts they would fill the buffers that loads wait in, and memory would idle
-// between the bursts. All is constant because a loop here would keep the compiler from arranging a unit as
-// one piece.
+// Brings the panel that is multiplied next into the second-level cache, kLines lines a unit, some between any
+// two sub-blocks: all at once they would fill the buffers that loads wait in, and memory would idle between
+// the bursts. Their number is a constant because a loop would cut a unit into pieces, and they stand between
+// sub-blocks because they are assembly, across which the compiler moves nothing.
 template <class V, int kLines>
 struct Prefetch {
   const std::byte* next;
@@ -90,9 +90,10 @@ struct Tile {
     for (int c = 0; c < C; ++c) s[c] = V::zero_i();
     if constexpr (Fmt::kWide) {  // sub-block sums need more than 16 bits
       unroll<kSubs>([&]<int b>() __attribute__((always_inline)) {
+        prefetch.template at<b, kSubs>();
         I dot[C];
         for (int c = 0; c < C; ++c) dot[c] = start<b>(a[c]);
-        add_sub_block<b, kLines>(unit, a, prefetch, dot);
+        add_sub_block<b, kLines>(unit, a, dot);
         const I scale = Fmt::template scale<b>(unit);
         for (int c = 0; c < C; ++c) s[c] = V::add_i(s[c], V::mul_i(dot[c], scale));
       });
@@ -102,11 +103,12 @@ struct Tile {
       // higher, so that it never borrows from the upper half.
       const I half = V::set1_i(0x8000);
       unroll<kSubs / 2>([&]<int p>() __attribute__((always_inline)) {
+        prefetch.template at<p, kSubs / 2>();
         I dot[C];
         for (int c = 0; c < C; ++c) dot[c] = start<2 * p>(a[c]);
-        add_sub_block<2 * p, kLines>(unit, a, prefetch, dot);
+        add_sub_block<2 * p, kLines>(unit, a, dot);
         for (int c = 0; c < C; ++c) dot[c] = V::add_i(V::template shl<16>(dot[c]), start<2 * p + 1>(a[c]));
-        add_sub_block<2 * p + 1, kLines>(unit, a, prefetch, dot);
+        add_sub_block<2 * p + 1, kLines>(unit, a, dot);
         const I scales = pair_up<V>(Fmt::template scale<2 * p + 1>(unit), Fmt::template scale<2 * p>(unit));
         for (int c = 0; c < C; ++c) s[c] = V::dot2(s[c], V::xor_i(dot[c], half), scales);
       });
@@ -135,9 +137,8 @@ struct Tile {
   // dot += codes of sub-block (or block) b, kLines long, times activations
   template <int b, int kLines, class Activation>
   [[gnu::always_inline]] static void add_sub_block(const std::byte* unit, const Activation* const (&a)[C],
-                                                   Fetch prefetch, I (&dot)[C]) {
+                                                   I (&dot)[C]) {
     unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
-      prefetch.template at<b * kLines + l, Fmt::kItems / 4>();
       const I code = Fmt::template operand<b, l>(unit);
       for (int c = 0; c < C; ++c)
         dot[c] = V::template dot4<Fmt::kWide>(dot[c], code, V::broadcast4(a[c]->q + 4 * (b * kLines + l)));
@@ -169,9 +170,10 @@ struct Tile {
     const Activation64* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation64*>(x[c]) + u;
     unroll<2>([&]<int b>() __attribute__((always_inline)) {
+      prefetch.template at<b, 2>();
       I dot[C];
       for (int c = 0; c < C; ++c) dot[c] = block_start<b>(a[c]);
-      add_sub_block<b, 8>(unit, a, prefetch, dot);
+      add_sub_block<b, 8>(unit, a, dot);
       const F d = V::load_f16(unit + Fmt::kD + 32 * b);
       for (int c = 0; c < C; ++c) {
         const F dx = V::set1(a[c]->d[b]);
@@ -201,11 +203,11 @@ struct Tile {
     const Activation128* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation128*>(x[c]) + u;
     unroll<2>([&]<int b>() __attribute__((always_inline)) {
+      prefetch.template at<b, 2>();
       I dot[kChains][C];
       for (int chain = 0; chain < kChains; ++chain)
         for (int c = 0; c < C; ++c) dot[chain][c] = V::zero_i();
       unroll<8>([&]<int l>() __attribute__((always_inline)) {
-        prefetch.template at<8 * b + l, 16>();
         const I line = V::line(unit + Fmt::kCodes + 64 * (8 * b + l));
         unroll<4>([&]<int j>() __attribute__((always_inline)) {
           const I weight = Fmt::template pairs<j>(table, line);
@@ -228,7 +230,7 @@ struct Tile {
     const float* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const float*>(x[c]) + u * Fmt::kItems;
     unroll<Fmt::kItems>([&]<int e>() __attribute__((always_inline)) {
-      prefetch.template at<e, Fmt::kItems>();
+      if constexpr (e % (Fmt::kItems / 4) == 0) prefetch.template at<e / (Fmt::kItems / 4), 4>();
       const F weight = Fmt::template element<e>(unit);
       for (int c = 0; c < C; ++c) f[c] = V::fma(weight, V::set1(a[c][e]), f[c]);
     });
@@ -262,15 +264,26 @@ template <class V, class Fmt, int C, bool kFetch>
   for (int c = 0; c < C; ++c) store_outputs<V>(job, panel, row + c, V::load(sums + kPanelRows * c));
 }
 
-// Rows [row, row + rows) for one panel; rows <= kTileRows.
-template <class V, class Fmt, bool kFetch>
-[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, const std::byte* next) {
-  // Of two groups or more, which are nearly equal, none is smaller than half a tile.
-  constexpr int kFewest = kFetch ? 1 : V::kTileRows / 2;
+// Rows [row, row + rows) for one panel; rows <= kTileRows. The first group of rows is the one that meets a
+// panel when it comes from memory, and fetches the one that follows; of groups after it, which are nearly
+// equal, none is smaller than half a tile.
+template <class V, class Fmt>
+[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows) {
   alignas(64) float sums[V::kTileRows * kPanelRows];
-  unroll<V::kTileRows - kFewest + 1>([&]<int i>() {
-    if (rows == kFewest + i) gemm_rows<V, Fmt, kFewest + i, kFetch>(job, panel, row, next, sums);
-  });
+  if (row == 0) {
+    const std::byte* const here = job.panels + panel * job.panel_stride;
+    const std::byte* const next = panel + 1 < job.n_panels ? here + job.panel_stride
+                                  : job.next_panel         ? job.next_panel
+                                                           : here;
+    unroll<V::kTileRows>([&]<int i>() {
+      if (rows == i + 1) gemm_rows<V, Fmt, i + 1, true>(job, panel, row, next, sums);
+    });
+  } else {
+    constexpr int kFewest = V::kTileRows / 2;
+    unroll<V::kTileRows - kFewest + 1>([&]<int i>() {
+      if (rows == kFewest + i) gemm_rows<V, Fmt, kFewest + i, false>(job, panel, row, nullptr, sums);
+    });
+  }
 }
 
 // One panel at a time, all rows for each: every weight comes from memory once, and while the first group of
@@ -278,15 +291,9 @@ template <class V, class Fmt, bool kFetch>
 template <class V, class Fmt>
 void gemm_streaming(const GemmJob& job, int groups) {
   for (int panel = 0; panel < job.n_panels; ++panel) {
-    const std::byte* const here = job.panels + panel * job.panel_stride;
-    const std::byte* const next = panel + 1 < job.n_panels ? here + job.panel_stride
-                                  : job.next_panel         ? job.next_panel
-                                                           : here;
-    const int first = job.n_rows / groups;
-    gemm_group<V, Fmt, true>(job, panel, 0, first, next);
-    for (int g = 1, row = first; g < groups; ++g) {
+    for (int g = 0, row = 0; g < groups; ++g) {
       const int rows = (job.n_rows - row) / (groups - g);
-      gemm_group<V, Fmt, false>(job, panel, row, rows, nullptr);
+      gemm_group<V, Fmt>(job, panel, row, rows);
       row += rows;
     }
   }
@@ -298,8 +305,7 @@ template <class V, class Fmt>
 void gemm_resident(const GemmJob& job, int groups) {
   for (int g = 0, row = 0; g < groups; ++g) {
     const int rows = (job.n_rows - row) / (groups - g);
-    for (int panel = 0; panel < job.n_panels; ++panel)
-      gemm_group<V, Fmt, false>(job, panel, row, rows, nullptr);
+    for (int panel = 0; panel < job.n_panels; ++panel) gemm_group<V, Fmt>(job, panel, row, rows);
     row += rows;
   }
 }

@@ -177,7 +177,7 @@ struct V {
   static I lookup_halves(Halves table, I index) {
     return {lookup_half(table, index.lo), lookup_half(table, index.hi)};
   }
-  [[gnu::always_inline]] static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:
   // Bytes whose index has the top bit set become 0.

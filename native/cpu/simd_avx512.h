@@ -106,7 +106,7 @@ struct V {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)p));
   }
   static I lookup_halves(Halves table, I index) { return _mm512_permutexvar_epi16(index, table); }
-  [[gnu::always_inline]] static void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:
   static __m256 upper(F x) { return _mm512_extractf32x8_ps(x, 1); }

@@ -178,7 +178,7 @@ struct V {
     return {lookup_halves_quad(table, index.q0), lookup_halves_quad(table, index.q1),
             lookup_halves_quad(table, index.q2), lookup_halves_quad(table, index.q3)};
   }
-  [[gnu::always_inline]] static void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+  static void prefetch(const void* p) { asm volatile("prfm pldl2keep, %0" : : "Q"(*(const char*)p)); }
 
  private:
   // fn on each of the four registers of its arguments; a template argument, so that it is always inlined.

@@ -220,8 +220,7 @@ struct V {
       return int32_t(uint32_t(uint16_t(table.v[x & 15])) | uint32_t(table.v[(x >> 16) & 15]) << 16);
     });
   }
-  // Inlined always in the other files: GCC takes a function that only prefetches for pure and drops its
-  // calls. Assembly would stay too, but is a barrier to the compiler's scheduler.
+  // Assembly in the other files: GCC takes a function that only prefetches for pure and drops its calls.
   static void prefetch(const void*) {}
 
  private:
