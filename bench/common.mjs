@@ -22,11 +22,18 @@ export function machine() {
   return `${model}${family}, ${availableParallelism()} cores`
 }
 
-/** The commit that is measured, with a mark when tracked files differ from it. */
+/** The commit that is measured, with a mark when tracked files differ from it; the figures themselves may. */
 export function commit() {
   const git = (...args) => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim()
   try {
-    const changed = git('status', '--porcelain', '--untracked-files=no') !== ''
+    const changed = git(
+      'status',
+      '--porcelain',
+      '--untracked-files=no',
+      '--',
+      '.',
+      ':!bench/results',
+    )
     return git('rev-parse', '--short', 'HEAD') + (changed ? '+changes' : '')
   } catch {
     return 'unknown'
