@@ -3,14 +3,16 @@
 
 #include <algorithm>
 
+#include "base/integer.h"
+
 namespace maestrale {
 namespace {
 
 // Quantised rows start 64 bytes off a power of two, so that rows of one tile do not share cache sets.
-int64_t q256_stride(int64_t cols) { return (cols + 255) / 256 * int64_t(sizeof(Activation256)) + 64; }
-int64_t q64_stride(int64_t cols) { return (cols + 63) / 64 * int64_t(sizeof(Activation64)) + 64; }
+int64_t q256_stride(int64_t cols) { return ceil_div(cols, 256) * int64_t(sizeof(Activation256)) + 64; }
+int64_t q64_stride(int64_t cols) { return ceil_div(cols, 64) * int64_t(sizeof(Activation64)) + 64; }
 
-int64_t q128_stride(int64_t cols) { return (cols + 127) / 128 * int64_t(sizeof(Activation128)) + 64; }
+int64_t q128_stride(int64_t cols) { return ceil_div(cols, 128) * int64_t(sizeof(Activation128)) + 64; }
 
 int64_t panels_of(const Matrix& weight) { return panel_count(weight.rows); }
 
@@ -42,7 +44,7 @@ void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
   if (!use_q256_ && !use_q64_ && !use_q128_) return;
   // A single row is split along its columns instead, in whole units.
   const int64_t piece = n_rows > 1 ? x.cols : 1024;
-  const int64_t pieces = (x.cols + piece - 1) / piece;
+  const int64_t pieces = ceil_div(x.cols, piece);
   pool_.share(0, worker, n_rows * pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / pieces, col = i % pieces * piece;
