@@ -45,28 +45,16 @@ void check_rows(const MatrixSource& source, int64_t first_row, int64_t n_rows) {
                                           std::to_string(source.rows));
 }
 
-void check_heads(const MatrixSource& source, int64_t head_dim) {
-  if (head_dim <= 0 || head_dim % 2 != 0 || source.rows % head_dim != 0)
-    throw Error(ErrorCode::kModelFormat, "a matrix of " + std::to_string(source.rows) +
-                                             " rows cannot be divided into heads of " +
-                                             std::to_string(head_dim));
-}
-
-// One row after the other, each from where `from` says.
-template <class From>
-void read_reordered(const MatrixSource& source, int64_t first_row, int64_t n_rows, std::byte* out,
-                    const From& from) {
-  check_rows(source, first_row, n_rows);
-  const uint64_t stride = row_bytes(source.type, uint64_t(source.cols));
-  for (int64_t row = first_row; row < first_row + n_rows; ++row, out += stride)
-    source.read_rows(from(row), 1, out);
-}
-
 }  // namespace
 
 int64_t checkpoint_row(int64_t row, int64_t head_dim) {
   const int64_t in_head = row % head_dim;
   return row - in_head + in_head % 2 * (head_dim / 2) + in_head / 2;
+}
+
+int64_t model_row(int64_t row, int64_t head_dim) {
+  const int64_t in_head = row % head_dim, half = head_dim / 2;
+  return row - in_head + in_head % half * 2 + in_head / half;
 }
 
 SafetensorsSource::SafetensorsSource(const MappedFile& file, const SafetensorsTensor& tensor)
@@ -92,26 +80,22 @@ void FiniteSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) 
                                                "' holds a value that is not a finite number");
 }
 
-InterleavedSource::InterleavedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim)
-    : MatrixSource(inner->type, inner->rows, inner->cols), inner_(std::move(inner)), head_dim_(head_dim) {
-  check_heads(*this, head_dim);
+ReorderedSource::ReorderedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim, RowOrder from)
+    : MatrixSource(inner->type, inner->rows, inner->cols),
+      inner_(std::move(inner)),
+      head_dim_(head_dim),
+      from_(from) {
+  if (head_dim <= 0 || head_dim % 2 != 0 || rows % head_dim != 0)
+    throw Error(ErrorCode::kModelFormat, "a matrix of " + std::to_string(rows) +
+                                             " rows cannot be divided into heads of " +
+                                             std::to_string(head_dim));
 }
 
-void InterleavedSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const {
-  read_reordered(*inner_, first_row, n_rows, out,
-                 [this](int64_t row) { return checkpoint_row(row, head_dim_); });
-}
-
-HalvedSource::HalvedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim)
-    : MatrixSource(inner->type, inner->rows, inner->cols), inner_(std::move(inner)), head_dim_(head_dim) {
-  check_heads(*this, head_dim);
-}
-
-void HalvedSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const {
-  read_reordered(*inner_, first_row, n_rows, out, [this](int64_t row) {
-    const int64_t in_head = row % head_dim_, half = head_dim_ / 2;
-    return row - in_head + in_head % half * 2 + in_head / half;
-  });
+void ReorderedSource::read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const {
+  check_rows(*this, first_row, n_rows);
+  const uint64_t stride = row_bytes(type, uint64_t(cols));
+  for (int64_t row = first_row; row < first_row + n_rows; ++row, out += stride)
+    inner_->read_rows(from_(row, head_dim_), 1, out);
 }
 
 QuantizingSource::QuantizingSource(std::unique_ptr<const MatrixSource> inner, QuantType target,

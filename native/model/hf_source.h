@@ -39,36 +39,30 @@ class FiniteSource final : public MatrixSource {
   const std::string name_;
 };
 
-// Q or K of a Hugging Face checkpoint with its rows in the order of interleaved RoPE. Within a head of D rows
+// Where row `row` of a model's Q or K, which is in the order of interleaved RoPE, is in a Hugging Face
+// checkpoint. Within a head of D rows
 //
 //   row 2m + s  is row  s * D/2 + m  of the checkpoint          m = 0 .. D/2 - 1, s = 0, 1
 //
 // because there the two halves of a head rotate against each other, here neighbours do.
-class InterleavedSource final : public MatrixSource {
- public:
-  // Throws Error{kModelFormat} unless the rows are whole heads of `head_dim`, which must be even.
-  InterleavedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim);
-  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override;
-
- private:
-  const std::unique_ptr<const MatrixSource> inner_;
-  const int64_t head_dim_;
-};
-
-// The converse: Q or K of a model with its rows in the order of a Hugging Face checkpoint.
-class HalvedSource final : public MatrixSource {
- public:
-  // As InterleavedSource.
-  HalvedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim);
-  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override;
-
- private:
-  const std::unique_ptr<const MatrixSource> inner_;
-  const int64_t head_dim_;
-};
-
-// Where row `row` of an InterleavedSource is in the checkpoint.
 int64_t checkpoint_row(int64_t row, int64_t head_dim);
+// The converse: where row `row` of a checkpoint is in the model.
+int64_t model_row(int64_t row, int64_t head_dim);
+
+// Q or K with the rows of each head in another order: row i is row from(i, head_dim) of the inner source.
+// checkpoint_row makes a model's out of a checkpoint's, model_row the converse.
+class ReorderedSource final : public MatrixSource {
+ public:
+  using RowOrder = int64_t (*)(int64_t row, int64_t head_dim);
+  // Throws Error{kModelFormat} unless the rows are whole heads of `head_dim`, which must be even.
+  ReorderedSource(std::unique_ptr<const MatrixSource> inner, int64_t head_dim, RowOrder from);
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override;
+
+ private:
+  const std::unique_ptr<const MatrixSource> inner_;
+  const int64_t head_dim_;
+  const RowOrder from_;
+};
 
 // The rows of another source, quantised to `type` whenever they are read; a row of floats at a time is all
 // the memory this takes.

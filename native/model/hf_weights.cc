@@ -164,7 +164,7 @@ std::unique_ptr<const MatrixSource> HfWeights::open(const ModelTensor& tensor) c
         std::make_unique<SafetensorsSource>(shard.file, as_matrix(*shard.header.find(name), tensor)), name);
   }
   if (native_ || (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK)) return source;
-  return std::make_unique<InterleavedSource>(std::move(source), head_dim_);
+  return std::make_unique<ReorderedSource>(std::move(source), head_dim_, checkpoint_row);
 }
 
 }  // namespace maestrale

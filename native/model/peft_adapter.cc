@@ -169,7 +169,7 @@ class Reader {
                                                  const std::vector<uint64_t>& shape) const {
     std::unique_ptr<const MatrixSource> rows = source(tensor, shape);
     if (target.role != TensorRole::kQ && target.role != TensorRole::kK) return rows;
-    return std::make_unique<InterleavedSource>(std::move(rows), head_dim_);
+    return std::make_unique<ReorderedSource>(std::move(rows), head_dim_, checkpoint_row);
   }
 
   const PeftConfig config_;

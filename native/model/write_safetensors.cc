@@ -36,7 +36,7 @@ class CheckpointWeights final : public WeightStore {
   std::unique_ptr<const MatrixSource> open(const ModelTensor& tensor) const override {
     std::unique_ptr<const MatrixSource> source = inner_.open(tensor);
     if (tensor.role != TensorRole::kQ && tensor.role != TensorRole::kK) return source;
-    return std::make_unique<HalvedSource>(std::move(source), head_dim_);
+    return std::make_unique<ReorderedSource>(std::move(source), head_dim_, model_row);
   }
 
  private:

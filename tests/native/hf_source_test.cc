@@ -71,18 +71,18 @@ TEST("hf_source: a matrix is read as stored") {
 
 TEST("hf_source: Q and K rows in the order of GGUF") {
   const Sources sources;
-  const InterleavedSource wide(sources.open("hd128-nf4-double.self_attn.k_proj.source"), 128);
+  const ReorderedSource wide(sources.open("hd128-nf4-double.self_attn.k_proj.source"), 128, checkpoint_row);
   const auto expected = gguf_bytes("models/hd128-bf16.gguf", "blk.0.attn_k.weight");
   CHECK(read(wide, 0, wide.rows) == expected);
   const auto part = read(wide, 101, 60);  // across a head, from an odd row
   CHECK(std::memcmp(part.data(), &expected[101 * 512], part.size()) == 0);
-  const InterleavedSource narrow(sources.open("swa16-nf4.self_attn.k_proj.source"), 32);
+  const ReorderedSource narrow(sources.open("swa16-nf4.self_attn.k_proj.source"), 32, checkpoint_row);
   CHECK(read(narrow, 0, narrow.rows) == gguf_bytes("models/swa16-bf16.gguf", "blk.0.attn_k.weight"));
-  CHECK_THROWS(InterleavedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 48),
+  CHECK_THROWS(ReorderedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 48, checkpoint_row),
                ErrorCode::kModelFormat);
-  CHECK_THROWS(InterleavedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 1),
+  CHECK_THROWS(ReorderedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 1, checkpoint_row),
                ErrorCode::kModelFormat);
-  CHECK_THROWS(InterleavedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 0),
+  CHECK_THROWS(ReorderedSource(sources.open("swa16-nf4.self_attn.k_proj.source"), 0, checkpoint_row),
                ErrorCode::kModelFormat);
 }
 
