@@ -104,7 +104,7 @@ class PackJob final : public ProgressJob {
   const std::string in_, out_;
 };
 
-// Writes a model as a GGUF file: `write` is quantize_model or merge_adapter.
+// Writes a model: `write` is quantize_model or merge_adapter.
 template <class Options, auto write>
 class WriteJob final : public ProgressJob {
  public:
