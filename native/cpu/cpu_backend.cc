@@ -22,9 +22,6 @@
 namespace maestrale {
 namespace {
 
-constexpr uint64_t kAlignment = 64;
-uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 class CpuBackend final : public Backend, private AdapterOps {
  public:
   explicit CpuBackend(const CpuOptions& options)
@@ -42,10 +39,10 @@ class CpuBackend final : public Backend, private AdapterOps {
 
   // ---- weights ----
   uint64_t matrix_bytes(QuantType type, int64_t rows, int64_t cols) const override {
-    return uint64_t(panel_count(rows)) * panel_bytes(type, cols);
+    return cpu_matrix_bytes(type, rows, cols);
   }
   uint64_t table_bytes(QuantType type, int64_t rows, int64_t cols) const override {
-    return aligned(uint64_t(rows) * row_bytes(type, uint64_t(cols)));
+    return cpu_table_bytes(type, rows, cols);
   }
   void reserve_weights(uint64_t bytes) override {
     if (!is_filled())
@@ -272,6 +269,15 @@ std::span<const std::byte> cpu_weights(const Backend& backend) {
   if (cpu == nullptr)
     throw Error(ErrorCode::kInternal, "weights on " + std::string(backend.device()) + " are not in memory");
   return cpu->weights();
+}
+
+uint64_t cpu_table_bytes(QuantType type, int64_t rows, int64_t cols) {
+  constexpr int64_t kAlignment = 64;
+  return uint64_t(ceil_div(rows * int64_t(row_bytes(type, uint64_t(cols))), kAlignment) * kAlignment);
+}
+
+uint64_t cpu_matrix_bytes(QuantType type, int64_t rows, int64_t cols) {
+  return uint64_t(panel_count(rows)) * panel_bytes(type, cols);
 }
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {

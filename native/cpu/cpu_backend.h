@@ -23,8 +23,11 @@ struct CpuOptions {
 // Throws Error{kInvalidArg} for an unknown table, Error{kDevice} for one this machine cannot run.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
-// The reserved storage of a CPU backend, as its load_table and load_matrix calls have filled it.
+// The reserved storage of a CPU backend, as its load_table and load_matrix calls have filled it: rows as they
+// were stored, and panels (panel_layout.h), in the order of the calls. The bytes that each has taken.
 std::span<const std::byte> cpu_weights(const Backend& backend);
+uint64_t cpu_table_bytes(QuantType type, int64_t rows, int64_t cols);
+uint64_t cpu_matrix_bytes(QuantType type, int64_t rows, int64_t cols);
 
 // Names of the kernel tables this machine can run, best first; the last one is "scalar".
 std::vector<std::string> available_isas();

@@ -1,62 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// A panel is a transpose: the 4 bytes at 4l of a row's own image become 4 bytes of line l. So every row is
-// first written as an image (its codes already combined as the planes of panel_layout.h share bytes,
-// which the GGUF blocks nearly do by themselves), and 16 images are then transposed in vectors of 16 bytes.
+// Every row is first written as an image (panel_image.h), then 16 images are transposed in vectors of 16
+// bytes.
 #include "cpu/pack.h"
 
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
 
-#include "cpu/panel_layout.h"
+#include "cpu/panel_image.h"
 
 namespace maestrale {
 namespace {
 
-// Vectors of the baseline instruction set of every 64-bit machine.
-typedef uint32_t Words __attribute__((vector_size(16)));
-typedef uint16_t Halves __attribute__((vector_size(16)));
-typedef uint8_t Bytes __attribute__((vector_size(16)));
-
-template <class V>
-V load(const void* p) {
-  V v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class V>
-void store(void* p, V v) {
-  std::memcpy(p, &v, sizeof v);
-}
+using namespace panel_image;
 
 // ---- images ----------------------------------------------------------------------------------------
-// A unit is a header of 16-bit scales (or one f32), lines of 16 bytes and lines of 16 words, in this order.
-template <class P>
-struct Shape {
-  static constexpr int kWordsAt = [] {
-    if constexpr (requires { P::kHigh; })
-      return std::min<int>(P::kHigh, P::kCodes);
-    else
-      return P::kCodes;
-  }();
-  static constexpr int kWords = (P::kBytes - kWordsAt) / 64;
-  static constexpr int kBytesAt = P::kItems == 256 ? 64 : kWordsAt;
-  static constexpr int kByteLines = (kWordsAt - kBytesAt) / 16;
-  static_assert(kWordsAt + 64 * kWords == P::kBytes && kBytesAt + 16 * kByteLines == kWordsAt);
-};
-
-template <class P>
-struct Image {
-  uint8_t words[4 * Shape<P>::kWords];
-  uint8_t bytes[16];
-};
-
-// Where a plane begins in Image::words.
-template <class P>
-constexpr int plane(int offset) {
-  return (offset - Shape<P>::kWordsAt) / 16;
-}
-
 // 256 codes of 2 bits: byte 16m + l takes those of elements 64m + 16k + l to bits 2k (panel_layout.h); blocks
 // hold element 128h + 32g + l at bits 2g of byte 32h + l.
 void regroup_crumbs(const uint8_t* qs, uint8_t* out) {
@@ -66,13 +24,6 @@ void regroup_crumbs(const uint8_t* qs, uint8_t* out) {
       const Bytes a = low >> (4 * m), b = high >> (4 * m);
       store(out + 32 * h + 16 * m, (a & 3) | (b & 3) << 2 | (a & 12) << 2 | (b & 12) << 4);
     }
-}
-
-// Two halves of 32 codes each, whose nibbles lie as Q4_0 stores them: the first becomes the low nibbles.
-void pair_nibbles(const uint8_t* first, const uint8_t* second, uint8_t* out) {
-  const auto a = load<Bytes>(first), b = load<Bytes>(second);
-  store(out, (a & 15) | b << 4);
-  store(out + 16, a >> 4 | (b & 0xf0));
 }
 
 // Lines of 4-byte words, two per pair of sub-blocks: bits 2p, 2p + 1 of word 4h + k of qh are the fifth bits

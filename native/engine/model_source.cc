@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "engine/packed_file.h"
 #include "io/gguf.h"
 #include "io/mapped_file.h"
 #include "model/gguf_config.h"
@@ -37,6 +38,21 @@ class GgufSource final : public ModelSource {
  private:
   const std::shared_ptr<const MappedFile> file_;
   const GgufFile header_;
+};
+
+class PackedSource final : public ModelSource {
+ public:
+  explicit PackedSource(std::shared_ptr<const MappedFile> file) : packed_(std::move(file)) {
+    config_ = config_from_gguf(packed_.gguf());
+    vocab_ = vocab_from_gguf(packed_.gguf());
+    weights_ = std::make_unique<PackedWeights>(packed_, config_);
+  }
+  uint64_t bytes() const override { return packed_.file()->size(); }
+  bool contains(const std::string& path) const override { return same_file(path, packed_.file()->path()); }
+  GgufMetadata metadata() const override { return GgufMetadata(packed_.gguf()); }
+
+ private:
+  const PackedFile packed_;
 };
 
 class HfSource final : public ModelSource {
@@ -84,7 +100,7 @@ std::unique_ptr<const ModelSource> open_model_source(const ModelPath& path, bool
     case ModelForm::kGguf: return std::make_unique<GgufSource>(path.file);
     case ModelForm::kPacked: break;
   }
-  throw Error(ErrorCode::kInvalidArg, "'" + path.path + "' is a packed file; take the file it was made from");
+  return std::make_unique<PackedSource>(path.file);
 }
 
 }  // namespace maestrale

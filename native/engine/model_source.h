@@ -39,9 +39,8 @@ class ModelSource {
   std::unique_ptr<const WeightStore> weights_;
 };
 
-// Opens a GGUF file or a checkpoint directory and reads all but the weights. Throws Error{kModelFormat,
-// kModelUnsupported}, Error{kInvalidArg} for a packed file, which has no rows of weights.
-// `dequantize` as for HfWeights.
+// Opens a GGUF file, a packed file or a checkpoint directory and reads all but the weights. Throws
+// Error{kModelFormat, kModelUnsupported}. `dequantize` as for HfWeights.
 std::unique_ptr<const ModelSource> open_model_source(const ModelPath& path, bool dequantize = false);
 
 }  // namespace maestrale

@@ -51,16 +51,20 @@ EngineConfig engine_config(const ModelConfig& config, const OpenOptions& options
   return engine;
 }
 
+void check_gpu_layers(const OpenOptions& options) {
+  if (options.gpu_layers > 0 && !wants_cuda(options))
+    throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
+                                        ", but the device is '" + options.device +
+                                        "'; only 'cuda' has GPU layers");
+}
+
 // For 'cpu' and 'cuda', see open_model() for 'auto'.
 std::vector<Stage> make_stages(const WeightStore& weights, const ModelConfig& config,
                                const OpenOptions& options) {
   const int32_t n_layers = config.n_layers;
   std::vector<Stage> stages;
+  check_gpu_layers(options);
   if (!wants_cuda(options)) {
-    if (options.gpu_layers > 0)
-      throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
-                                          ", but the device is '" + options.device +
-                                          "'; only 'cuda' has GPU layers");
     stages.push_back({make_cpu_backend(cpu_options(options)), 0, n_layers});
     return stages;
   }
@@ -127,38 +131,30 @@ void load_weights(const WeightStore& weights, uint64_t size, const OpenOptions& 
   opened.model = load_model(weights, opened.config, make_stages(weights, opened.config, options), callbacks);
 }
 
-Opened open_packed(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
-                   const LoadCallbacks& callbacks) {
-  if (!options.quantization.empty())
-    throw Error(ErrorCode::kInvalidArg,
-                "quantization is '" + options.quantization + "', but a packed file is used as it is");
+// On the CPU a packed file is used where it is mapped; elsewhere, and quantised anew, it is read as others
+// are.
+bool stays_in_file(const ModelPath& path, const OpenOptions& options) {
+  return path.form == ModelForm::kPacked && !wants_cuda(options) && options.quantization.empty();
+}
+
+Opened open_in_file(std::shared_ptr<const MappedFile> file, const OpenOptions& options,
+                    const LoadCallbacks& callbacks) {
+  check_gpu_layers(options);
   const PackedFile packed(std::move(file));
   Opened opened{config_from_gguf(packed.gguf()), vocab_from_gguf(packed.gguf()), {}, nullptr};
   finish_config(opened.config, opened.vocab, options);
   opened.facts = facts_of(PackedWeights(packed, opened.config), packed.file()->size());
-  if (wants_cuda(options))
-    throw Error(ErrorCode::kDevice,
-                "a packed file holds the weights as the CPU reads them; open the file "
-                "it was made from on device '" +
-                    options.device + "'");
-  if (options.gpu_layers > 0)
-    throw Error(ErrorCode::kDevice, "gpuLayers is " + std::to_string(options.gpu_layers) +
-                                        ", but a packed file runs on the CPU only");
   opened.model = load_packed_model(packed, opened.config, cpu_options(options), callbacks);
-  return opened;
-}
-
-Opened open_unpacked(const ModelPath& path, const OpenOptions& options, const LoadCallbacks& callbacks) {
-  const std::unique_ptr<const ModelSource> source = open_model_source(path);
-  Opened opened{source->config(), source->vocab(), {}, nullptr};
-  load_weights(source->weights(), source->bytes(), options, callbacks, opened);
   return opened;
 }
 
 Opened open_any(const OpenOptions& options, const LoadCallbacks& callbacks) {
   const ModelPath path(options.path);
-  return path.form == ModelForm::kPacked ? open_packed(path.file, options, callbacks)
-                                         : open_unpacked(path, options, callbacks);
+  if (stays_in_file(path, options)) return open_in_file(path.file, options, callbacks);
+  const std::unique_ptr<const ModelSource> source = open_model_source(path);
+  Opened opened{source->config(), source->vocab(), {}, nullptr};
+  load_weights(source->weights(), source->bytes(), options, callbacks, opened);
+  return opened;
 }
 
 // On the device that the options name.
@@ -227,11 +223,7 @@ OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callback
 
 std::shared_ptr<const WeightStore> open_base_weights(const std::string& path, const std::string& quantization,
                                                      bool double_quant) {
-  const ModelPath base(path);
-  if (base.form == ModelForm::kPacked)
-    throw Error(ErrorCode::kAdapter, "DoRA needs the rows of the base model, which the packed file '" + path +
-                                         "' does not have; load the file it was made from");
-  const std::shared_ptr<const ModelSource> source = open_model_source(base);
+  const std::shared_ptr<const ModelSource> source = open_model_source(ModelPath(path));
   if (quantization.empty()) return {source, &source->weights()};
   struct Quantized {
     Quantized(std::shared_ptr<const ModelSource> inner, const QuantMix& mix, bool double_quant)

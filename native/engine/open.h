@@ -49,8 +49,7 @@ struct OpenedModel {
 // Takes as long as reading the file takes: call it on a thread of its own. Throws Error.
 OpenedModel open_model(const OpenOptions& options, const LoadCallbacks& callbacks, EventSink sink);
 
-// The weights of the file at `path`, opened once more, which the result keeps open. Throws Error{kAdapter}
-// when their rows cannot be read: a packed file has them in another order only.
+// The weights of the file at `path`, opened once more, which the result keeps open.
 // `quantization` and `double_quant` as they were when the model was loaded.
 std::shared_ptr<const WeightStore> open_base_weights(const std::string& path,
                                                      const std::string& quantization = "",

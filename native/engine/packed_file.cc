@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "cpu/panel_layout.h"
+#include "cpu/unpack.h"
 #include "io/atomic_file.h"
 #include "model/gguf_weights.h"
 
@@ -69,23 +71,37 @@ Header read_header(const MappedFile& file) {
   return h;
 }
 
-// A norm out of the file. Matrices are never read: the backend takes them in place.
-class PackedSource final : public MatrixSource {
+// Rows that lie one after the other.
+class StoredRows final : public MatrixSource {
  public:
-  PackedSource(QuantType quant_type, const ModelTensor& tensor, std::span<const std::byte> values)
-      : MatrixSource(quant_type, tensor.rows, tensor.cols), values_(values) {}
-  void read_rows(int64_t, int64_t, std::byte* out) const override {
-    if (values_.empty()) throw Error(ErrorCode::kInternal, "rows of a packed matrix were asked for");
-    std::copy(values_.begin(), values_.end(), out);
+  StoredRows(QuantType quant_type, const ModelTensor& tensor, const std::byte* at)
+      : MatrixSource(quant_type, tensor.rows, tensor.cols), rows_(at) {}
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
+    const uint64_t row = row_bytes(type, uint64_t(cols));
+    std::memcpy(out, rows_ + uint64_t(first_row) * row, size_t(uint64_t(n_rows) * row));
   }
 
  private:
-  std::span<const std::byte> values_;
+  const std::byte* const rows_;
 };
 
-uint64_t norm_bytes(const ModelTensor& tensor) {
-  return tensor.is_norm() ? uint64_t(tensor.cols) * sizeof(float) : 0;
-}
+class PanelRows final : public MatrixSource {
+ public:
+  PanelRows(QuantType quant_type, const ModelTensor& tensor, const std::byte* at)
+      : MatrixSource(quant_type, tensor.rows, tensor.cols), panels_(at) {}
+  void read_rows(int64_t first_row, int64_t n_rows, std::byte* out) const override {
+    const uint64_t panel = panel_bytes(type, cols), row = row_bytes(type, uint64_t(cols));
+    for (int64_t at = first_row, end = first_row + n_rows; at < end;) {
+      const int64_t in_panel = at % kPanelRows, n = std::min(kPanelRows - in_panel, end - at);
+      unpack_rows(type, panels_ + uint64_t(at / kPanelRows) * panel, int(in_panel), int(n), cols, out);
+      out += uint64_t(n) * row;
+      at += n;
+    }
+  }
+
+ private:
+  const std::byte* const panels_;
+};
 
 }  // namespace
 
@@ -104,27 +120,40 @@ PackedFile::PackedFile(std::shared_ptr<const MappedFile> file) : file_(std::move
 
 PackedWeights::PackedWeights(const PackedFile& packed, const ModelConfig& config)
     : WeightStore(GgufWeights(*packed.file(), packed.gguf(), config).tensors()), packed_(packed) {
-  uint64_t needed = 0;
-  for (const ModelTensor& tensor : tensors()) needed += norm_bytes(tensor);
-  if (needed != packed.norms().size())
-    fail(*packed.file(), "holds " + std::to_string(packed.norms().size()) + " bytes of norms, but needs " +
-                             std::to_string(needed));
+  const bool tied = tensors().back().role != TensorRole::kOutput;
+  uint64_t norms = 0, weights = 0;
+  for (const ModelTensor& tensor : tensors()) {
+    const QuantType stored = type(tensor);
+    offsets_[tensor.name] = tensor.is_norm() ? norms : weights;
+    if (tensor.is_norm()) {
+      norms += row_bytes(stored, uint64_t(tensor.cols));
+      continue;
+    }
+    const bool embedding = tensor.role == TensorRole::kTokenEmbedding;
+    if (embedding) weights += cpu_table_bytes(stored, tensor.rows, tensor.cols);
+    if (!embedding || tied) weights += cpu_matrix_bytes(stored, tensor.rows, tensor.cols);
+  }
+  const auto check = [&](const char* what, uint64_t has, uint64_t needs) {
+    if (has != needs)
+      fail(*packed.file(), "holds " + std::to_string(has) + " bytes of " + what + ", but the model takes " +
+                               std::to_string(needs));
+  };
+  check("norms", packed.norms().size(), norms);
+  check("weights", packed.weights().size(), weights);
 }
 
 QuantType PackedWeights::type(const ModelTensor& tensor) const {
-  return packed_.gguf().find_tensor(tensor.name)->type;
+  return tensor.is_norm() ? QuantType::kF32 : packed_.gguf().find_tensor(tensor.name)->type;
 }
 
 std::unique_ptr<const MatrixSource> PackedWeights::open(const ModelTensor& tensor) const {
-  if (!tensor.is_norm())
-    return std::make_unique<PackedSource>(type(tensor), tensor, std::span<const std::byte>());
-  uint64_t offset = 0;
-  for (const ModelTensor& earlier : tensors()) {
-    if (earlier.name == tensor.name) break;
-    offset += norm_bytes(earlier);
-  }
-  return std::make_unique<PackedSource>(QuantType::kF32, tensor,
-                                        packed_.norms().subspan(size_t(offset), size_t(norm_bytes(tensor))));
+  const uint64_t at = offsets_.at(tensor.name);
+  const QuantType stored = type(tensor);
+  if (tensor.is_norm()) return std::make_unique<StoredRows>(stored, tensor, packed_.norms().data() + at);
+  const std::byte* weights = packed_.weights().data() + at;
+  if (tensor.role == TensorRole::kTokenEmbedding)
+    return std::make_unique<StoredRows>(stored, tensor, weights);
+  return std::make_unique<PanelRows>(stored, tensor, weights);
 }
 
 std::unique_ptr<Model> load_packed_model(const PackedFile& packed, ModelConfig config, CpuOptions options,

@@ -15,6 +15,8 @@
 // pack_model() does; never write into it.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -45,17 +47,18 @@ class PackedFile {
   std::span<const std::byte> norms_, weights_;
 };
 
-// Tensors of a packed file: norms can be read, matrices are taken in place by the backend of
-// load_packed_model(). `packed` must outlive it.
+// The tensors of a packed file. Rows come out as they were in the GGUF file; a backend that
+// load_packed_model() makes takes the matrices in place instead. `packed` must outlive it.
 class PackedWeights final : public WeightStore {
  public:
-  // Throws as GgufWeights does, and when the norms are not as long as `config` demands.
+  // Throws as GgufWeights does, and when norms or weights are not as long as `config` demands.
   PackedWeights(const PackedFile& packed, const ModelConfig& config);
   QuantType type(const ModelTensor& tensor) const override;
   std::unique_ptr<const MatrixSource> open(const ModelTensor& tensor) const override;
 
  private:
   const PackedFile& packed_;
+  std::map<std::string, uint64_t, std::less<>> offsets_;  // in norms() or weights(), by name
 };
 
 // A model on the CPU whose weights stay in the file, which it keeps open.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models on simulated GPUs that are nearly too small for them.
+// Models opened on simulated GPUs: some that are nearly too small, files of other forms.
 #include <algorithm>
 #include <string>
 
 #include "check.h"
 #include "cuda/cuda_backend.h"
+#include "engine/packed_file.h"
 #include "engine_host.h"
 #include "simulated_gpu.h"
+#include "temp_dir.h"
 #include "tiny_model.h"
 
 using namespace maestrale;
@@ -114,4 +116,26 @@ TEST("cuda: 'auto' takes the layers that fit, and every such model runs") {
   CHECK(std::is_sorted(layers.begin(), layers.end()));
   for (const int32_t n : {1, 2, 3}) CHECK(std::find(layers.begin(), layers.end(), n) != layers.end());
   set_memory(uint64_t{8} << 30);
+}
+
+TEST("cuda: a packed file gives the bits of the file it was made of, on the GPU and on both") {
+  use_simulator("cc=80,races=0,initcheck=0,count=0");
+  for (const std::string name : {"hd128-q4_k_m", "swa16-bf16"}) {
+    TempDir dir;
+    pack_model(std::string(test::kVectors) + "/models/" + name + ".gguf", dir.path("packed"), {});
+    for (const int32_t on_gpu : {1, 9}) {
+      OpenOptions options = on_cuda(name, on_gpu);
+      const auto run = [&] {
+        Host host(options);
+        Request r = request(1, some_tokens(20), 4);
+        r.sampling.logprobs = 8;
+        return host.run(r);
+      };
+      const auto want = run();
+      options.path = dir.path("packed");
+      const auto got = run();
+      CHECK(got.tokens == want.tokens);
+      CHECK(same_bits(got.logprobs, want.logprobs));
+    }
+  }
 }

@@ -30,7 +30,8 @@ class Host {
   };
 
   explicit Host(OpenOptions options = {}) {
-    options.path = std::string(test::kVectors) + "/" + (options.path.empty() ? kModel : options.path);
+    if (options.path.empty()) options.path = kModel;
+    if (options.path[0] != '/') options.path = std::string(test::kVectors) + "/" + options.path;
     if (options.threads == 0) options.threads = 1;
     if (options.device == "auto") options.device = "cpu";  // whatever GPU there is, simulated ones included
     opened_ = open_model(options, {}, [this](std::vector<Event>&& events) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packed panels against a bit-by-bit packing that follows the formulas of panel_layout.h, on random
-// blocks of every type, with missing rows and a half-full last unit.
+// blocks of every type, with missing rows and a half-full last unit; and the way back.
 #include "cpu/pack.h"
 
 #include <cstring>
@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "cpu/panel_layout.h"
+#include "cpu/unpack.h"
 
 using namespace maestrale;
 
@@ -126,6 +127,16 @@ Bytes naive(QuantType type, const Bytes& rows, int n_rows, int64_t cols) {
   return panel;
 }
 
+struct alignas(64) Line {
+  std::byte bytes[64];
+};
+
+Bytes random_rows(std::mt19937_64& random, QuantType type, int n_rows, int64_t cols) {
+  Bytes rows(uint64_t(n_rows) * row_bytes(type, uint64_t(cols)));
+  for (std::byte& b : rows) b = std::byte(random());
+  return rows;
+}
+
 }  // namespace
 
 TEST("pack: panels are the formulas' bit for bit, for every type, row count and last unit") {
@@ -134,12 +145,8 @@ TEST("pack: panels are the formulas' bit for bit, for every type, row count and 
     for (const int n_rows : {1, 2, 5, 15, 16})
       for (const int64_t units : {1, 2, 3}) {
         const int64_t cols = units * std::max<int64_t>(traits.items_per_block, kColumnStep);
-        Bytes rows(uint64_t(n_rows) * row_bytes(traits.type, uint64_t(cols)));
-        for (std::byte& b : rows) b = std::byte(random());
+        const Bytes rows = random_rows(random, traits.type, n_rows, cols);
         const uint64_t bytes = panel_bytes(traits.type, cols);
-        struct alignas(64) Line {
-          std::byte bytes[64];
-        };
         std::vector<Line> packed(bytes / 64 + 1);
         std::memset(packed.data(), 0xa5, packed.size() * 64);  // what was there must not show through
         pack_panel(traits.type, rows.data(), n_rows, cols, packed.front().bytes);
@@ -154,4 +161,38 @@ TEST("pack: panels are the formulas' bit for bit, for every type, row count and 
         for (uint64_t i = bytes; i < packed.size() * 64; ++i)
           CHECK(packed[i / 64].bytes[i % 64] == std::byte(0xa5));
       }
+}
+
+TEST("pack: rows come back from their panel bit for bit, any of them") {
+  std::mt19937_64 random(8);
+  for (const QuantTraits& traits : kQuantTraits) {
+    if (!is_gguf_type(traits.type)) {
+      CHECK_THROWS(unpack_rows(traits.type, nullptr, 0, 1, 128, nullptr), ErrorCode::kInternal);
+      continue;
+    }
+    for (const int64_t units : {1, 2, 3}) {
+      const int64_t cols = units * std::max<int64_t>(traits.items_per_block, kColumnStep);
+      const uint64_t row = row_bytes(traits.type, uint64_t(cols));
+      Bytes rows = random_rows(random, traits.type, kPanelRows, cols);
+      if (traits.items_per_block > 1)
+        visit_block(traits.type, [&]<class B>() {
+          if constexpr (requires(B block) { block.d; })  // a scale that is a number
+            for (size_t at = 0; at < rows.size(); at += sizeof(B))
+              reinterpret_cast<B*>(rows.data() + at)->d &= 0xbfff;
+        });
+      std::vector<Line> panel(panel_bytes(traits.type, cols) / 64);
+      pack_panel(traits.type, rows.data(), kPanelRows, cols, panel.front().bytes);
+      for (const auto& [first, n] : {std::pair(0, 16), std::pair(0, 1), std::pair(5, 7), std::pair(15, 1)}) {
+        Bytes back(uint64_t(n) * row + 1, std::byte(0xa5));
+        unpack_rows(traits.type, panel.front().bytes, first, n, cols, back.data());
+        CHECK(back.back() == std::byte(0xa5));
+        for (uint64_t i = 0; i + 1 < back.size(); ++i)
+          if (back[i] != rows[uint64_t(first) * row + i])
+            maestrale::test::fail(__FILE__, __LINE__,
+                                  std::string(traits.name) + ", " + std::to_string(cols) +
+                                      " columns, from row " + std::to_string(first) + ": byte " +
+                                      std::to_string(i));
+      }
+    }
+  }
 }

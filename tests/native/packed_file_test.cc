@@ -8,8 +8,10 @@
 #include <iterator>
 
 #include "check.h"
+#include "checkpoint_fixture.h"
 #include "engine/model_source.h"
-#include "engine/open.h"
+#include "engine/quantize_model.h"
+#include "engine_host.h"
 #include "expect_error.h"
 #include "temp_dir.h"
 #include "tiny_model.h"
@@ -113,19 +115,45 @@ TEST("packed: a failed write leaves nothing behind, and the source is never over
   CHECK_EQ(std::distance(std::filesystem::directory_iterator(dir.path("")), {}), 3);  // in, taken, out
 }
 
-TEST("packed: what needs the rows of the weights says that there are none") {
+TEST("packed: the rows of every tensor are those of the GGUF file, from any row on") {
   TempDir dir;
-  const std::string out = dir.path("packed");
-  pack_model(model_path("models/hd128-q4_0.gguf"), out, {});
-  expect_error("DoRA", ErrorCode::kAdapter, "load the file it was made from",
-               [&] { open_base_weights(out); });
-  expect_error("source", ErrorCode::kInvalidArg, "is a packed file",
-               [&] { open_model_source(ModelPath(out)); });
-  OpenOptions options;
-  options.path = out;
-  options.device = "cpu";
-  options.quantization = "q8_0";
-  expect_error("quantising", ErrorCode::kInvalidArg, "a packed file is used as it is",
-               [&] { open_model(options, {}, [](std::vector<Event>&&) {}); });
-  CHECK_EQ(open_tokenizer(out)->vocab().size(), 512);
+  copy_tied("hd128", dir.path("checkpoint"));
+  quantize_model(dir.path("checkpoint"), dir.path("tied.gguf"), {.type = "q4_k_m"}, {});
+  for (const std::string& path :
+       {model_path("models/hd128-q4_k_m.gguf"), model_path("models/hd128-q5_0.gguf"),
+        model_path("models/hd128-q3_k_m.gguf"), model_path("models/swa16-bf16.gguf"),
+        dir.path("tied.gguf")}) {
+    pack_model(path, dir.path("packed"), {});
+    const auto original = open_model_source(ModelPath(path)),
+               packed = open_model_source(ModelPath(dir.path("packed")));
+    CHECK(packed->contains(dir.path("packed")) && !packed->contains(path));
+    CHECK_EQ(packed->vocab().size(), original->vocab().size());
+    for (const ModelTensor& tensor : original->weights().tensors()) {
+      const auto want = original->weights().open(tensor), got = packed->weights().open(tensor);
+      CHECK_EQ(int(got->type), int(want->type));
+      const uint64_t row = row_bytes(want->type, uint64_t(want->cols));
+      for (int64_t first = 0, n = 1; first < want->rows; first += n, n += 11) {
+        n = std::min(n, want->rows - first);
+        std::vector<std::byte> a(size_t(n) * row), b(a.size());
+        want->read_rows(first, n, a.data());
+        got->read_rows(first, n, b.data());
+        CHECK(a == b);
+      }
+    }
+  }
+}
+
+TEST("packed: it can be quantised while it is loaded, and its tokenizer opened alone") {
+  TempDir dir;
+  pack_model(model_path("models/hd128-q8_0.gguf"), dir.path("packed"), {});
+  const auto run = [](const std::string& path) {
+    OpenOptions options;
+    options.path = path;
+    options.quantization = "q4_0";
+    Host host(options);
+    CHECK_EQ(host.opened().facts.quantization.at("q4_0"), 15);
+    return host.run(request(1, some_tokens(20))).tokens;
+  };
+  CHECK(run(dir.path("packed")) == run("models/hd128-q8_0.gguf"));
+  CHECK_EQ(open_tokenizer(dir.path("packed"))->vocab().size(), 512);
 }

@@ -255,6 +255,17 @@ TEST("quantize_model: a window that was recognised becomes part of the file") {
   CHECK_EQ(again.sliding_window_source, "metadata");
 }
 
+TEST("quantize_model: a packed file gives the bytes that the file it was made of gives") {
+  TempDir dir;
+  const std::string in = vectors("models/hd128-q5_k_m.gguf");
+  pack_model(in, dir.path("packed"), {});
+  for (const std::string type : {"q8_0", "q5_k_m"}) {
+    quantize(in, dir.path("direct"), type);
+    quantize(dir.path("packed"), dir.path("from packed"), type);
+    CHECK(read_all(dir.path("direct")) == read_all(dir.path("from packed")));
+  }
+}
+
 TEST("quantize_model: what cannot be done is refused, and no file is left") {
   TempDir dir, checkpoint, tokenless;
   write_f16_checkpoint(checkpoint);
@@ -272,7 +283,8 @@ TEST("quantize_model: what cannot be done is refused, and no file is left") {
   refuse(ErrorCode::kInvalidArg, "is a directory, where a file is to be written", vectors("hf/hd128"),
          checkpoint.path(""), "q8_0");
   pack_model(dir.path("in.gguf"), dir.path("packed"), {});
-  refuse(ErrorCode::kInvalidArg, "is a packed file", dir.path("packed"), out, "q8_0");
+  refuse(ErrorCode::kInvalidArg, "is a file of the model that is to be read", dir.path("packed"),
+         dir.path("packed"), "q4_0");
   tokenless.write("config.json", read_vector_file("hf/swa16/config.json"));
   tokenless.write("model.safetensors", safetensors(tensors_of("swa16")));
   refuse(ErrorCode::kModelUnsupported, "a GGUF file needs a vocabulary", tokenless.path(""), out, "q8_0");
