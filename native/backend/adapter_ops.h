@@ -3,9 +3,12 @@
 // rows of a batch that use one. Rows of other adapters and of none are not touched.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "backend/batch.h"
 #include "backend/tensor.h"
@@ -27,19 +30,35 @@ struct LowRank {
 };
 inline constexpr int64_t kRankStep = 16;
 
-struct LowRankProduct {
-  const LowRank* delta;
-  Tensor out;  // holds x * w^T, cols = rows of w
-};
-
-// The matrices of one adapter, freed with this object.
+// The matrices of one adapter on one device, freed with this object: when no batch uses it, by the thread
+// that computes or when that has ended.
 class AdapterStorage {
  public:
   virtual ~AdapterStorage() = default;
-  virtual Matrix load_matrix(const MatrixSource& source) = 0;  // of floats
+  virtual Matrix load_factor(const MatrixSource& source) = 0;  // lora_a or lora_b, of floats
+  virtual Matrix load_matrix(const MatrixSource& source) = 0;  // for matmul_rows, of floats
   virtual Matrix load_table(const MatrixSource& source) = 0;
   virtual Tensor load_vector(std::span<const float> values) = 0;
+  // After all that: what the adapter makes of the products, which are told by their places in this list.
+  virtual void set_products(std::vector<LowRank> products) { products_ = std::move(products); }
+  const LowRank& product(size_t number) const { return products_[number]; }
   virtual uint64_t bytes() const = 0;  // in use so far
+
+ private:
+  std::vector<LowRank> products_;
+};
+
+// Rows of a batch that use an adapter.
+struct AdapterRows {
+  const AdapterStorage* adapter;
+  RowRange rows;
+
+  bool operator==(const AdapterRows&) const = default;
+};
+
+struct NumberedProduct {
+  size_t number;  // see AdapterStorage::set_products
+  Tensor out;     // holds x * w^T, cols = rows of w
 };
 
 class AdapterOps {
@@ -47,14 +66,15 @@ class AdapterOps {
   virtual ~AdapterOps() = default;
 
   // Room for `bytes`: what Backend::matrix_bytes and table_bytes say, 4 a value of a vector, each rounded up
-  // to a multiple of 64. The storage may be filled on any thread while the backend computes, and freed when
-  // no batch uses it.
+  // to a multiple of 64. The storage may be filled on any thread while the backend computes.
   virtual std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) = 0;
 
   // ---- operations, on the engine's thread ------------------------------------------------------------
-  // out[r] = factor .* (out[r] + scaling * (x[r] * lora_a^T) * lora_b^T) for r in `rows`; all products of a
-  // call share x.
-  virtual void add_low_rank(Tensor x, RowRange rows, std::span<const LowRankProduct> products) = 0;
+  // Announces the rows, ascending, that add_low_rank() works on from now on.
+  virtual void set_adapters(std::span<const AdapterRows> groups) = 0;
+  // out[r] = factor .* (out[r] + scaling * (x[r] * lora_a^T) * lora_b^T) for the rows whose adapters change
+  // the product; all products of a call, three at most, share x.
+  virtual void add_low_rank(Tensor x, std::span<const NumberedProduct> products) = 0;
   // out[r] = table[batch.tokens[r]] for r in `rows`
   virtual void embed_rows(const Matrix& table, RowRange rows, Tensor out) = 0;
   // out[r] = x[r] * weight^T for r in `rows`

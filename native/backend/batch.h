@@ -28,6 +28,8 @@ struct BatchSequence {
 struct RowRange {
   int32_t first = 0;
   int32_t count = 0;
+
+  bool operator==(const RowRange&) const = default;
 };
 
 struct Batch {

@@ -120,9 +120,10 @@ class CpuBackend final : public Backend, private AdapterOps {
   std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) override {
     return make_cpu_adapter_storage(bytes);
   }
-  void add_low_rank(Tensor x, RowRange rows, std::span<const LowRankProduct> products) override {
-    low_rank_.run(x, rows, products);
+  void set_adapters(std::span<const AdapterRows> groups) override {
+    adapted_rows_.assign(groups.begin(), groups.end());
   }
+  void add_low_rank(Tensor x, std::span<const NumberedProduct> products) override;
   void embed_rows(const Matrix& table, RowRange rows, Tensor out) override {
     for (int32_t i = 0; i < rows.count; ++i) embed_row(table, rows.first + i, out);
   }
@@ -169,6 +170,7 @@ class CpuBackend final : public Backend, private AdapterOps {
   CpuMatmul matmul_;
   CpuAttention attention_;
   CpuLowRank low_rank_;
+  std::vector<AdapterRows> adapted_rows_;
   CpuKvCache cache_;
   Buffer weights_;
   std::span<const std::byte> filled_;  // in place of weights_
@@ -182,6 +184,16 @@ class CpuBackend final : public Backend, private AdapterOps {
   std::vector<float> cos_, sin_;                    // (rows, head_dim), see Kernels::rope
   std::vector<const BatchSequence*> row_sequence_;  // (rows)
 };
+
+void CpuBackend::add_low_rank(Tensor x, std::span<const NumberedProduct> products) {
+  for (const auto& [adapter, rows] : adapted_rows_) {
+    LowRankProduct changes[CpuLowRank::kMostProducts];
+    size_t n = 0;
+    for (const NumberedProduct& product : products)
+      if (const LowRank& delta = adapter->product(product.number)) changes[n++] = {&delta, product.out};
+    if (n > 0) low_rank_.run(x, rows, {changes, n});
+  }
+}
 
 uint64_t CpuBackend::take_weights(uint64_t bytes) {
   if (used_ + bytes > weights().size())

@@ -18,13 +18,18 @@
 
 namespace maestrale {
 
+struct LowRankProduct {
+  const LowRank* delta;
+  Tensor out;  // holds x * w^T, cols = rows of w
+};
+
 class CpuLowRank {
  public:
   CpuLowRank(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels) {}
 
   void set_interrupt(const std::atomic<bool>* flag) { interrupt_ = flag; }
 
-  // See AdapterOps::add_low_rank. At most kMostProducts of them.
+  // For the rows of one adapter, see AdapterOps::add_low_rank. At most kMostProducts of them.
   void run(Tensor x, RowRange rows, std::span<const LowRankProduct> products);
 
   static constexpr size_t kMostProducts = 3;  // Q, K and V share x

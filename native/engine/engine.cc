@@ -77,13 +77,12 @@ Engine::Visit::~Visit() {
 AdapterFacts Engine::load_adapter(const std::string& path, const std::string& name, float scale,
                                   const OpenBase& open_base) {
   adapters_.check_free(name);
-  const ModelConfig& config = model_->config();
   LoadCallbacks callbacks;
   callbacks.cancelled = &stop_flag_;
   try {
-    const AdapterFile file = read_adapter_file(path, config);
+    const AdapterFile file = read_adapter_file(path, model_->config());
     std::unique_ptr<const Adapter> adapter =
-        maestrale::load_adapter(file, scale, config, model_->backend(), open_base, callbacks);
+        maestrale::load_adapter(file, scale, *model_, open_base, callbacks);
     return adapters_.add(name, path, scale, std::move(adapter));
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kAborted) throw Error(ErrorCode::kDisposed, "the model has been disposed");

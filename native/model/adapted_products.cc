@@ -2,6 +2,7 @@
 #include "model/adapted_products.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -14,8 +15,10 @@ std::vector<const Adapter*> adapters_of_rows(const Batch& batch) {
   return adapters;
 }
 
-void AdaptedProducts::set_rows(Backend& backend, const std::vector<const Adapter*>& adapter_of_row) {
-  backend_ = &backend;
+void AdaptedProducts::set_rows(size_t stage, Backend& backend,
+                               const std::vector<const Adapter*>& adapter_of_row) {
+  const Backend* backend_before = std::exchange(backend_, &backend);
+  const std::vector<AdapterRows> rows_before = std::exchange(rows_, {});
   groups_.clear();
   for (size_t row = 0; row < adapter_of_row.size(); ++row) {
     const Adapter* adapter = adapter_of_row[row];
@@ -23,6 +26,8 @@ void AdaptedProducts::set_rows(Backend& backend, const std::vector<const Adapter
     if (row == 0 || adapter_of_row[row - 1] != adapter) groups_.push_back({adapter, {int32_t(row), 0}});
     ++groups_.back().rows.count;
   }
+  for (const Group& group : groups_) rows_.push_back({group.adapter->storages[stage].get(), group.rows});
+  if (backend_ != backend_before || rows_ != rows_before) announced_ = false;
 }
 
 AdapterOps& AdaptedProducts::ops() const {
@@ -31,20 +36,19 @@ AdapterOps& AdaptedProducts::ops() const {
   return *ops;
 }
 
-bool AdaptedProducts::changed(size_t layer, LayerPart part) const {
-  return std::any_of(groups_.begin(), groups_.end(),
-                     [&](const Group& group) { return bool(group.adapter->layers[layer].*part.delta); });
+bool AdaptedProducts::changed(size_t number) const {
+  return std::any_of(rows_.begin(), rows_.end(),
+                     [&](const AdapterRows& rows) { return bool(rows.adapter->product(number)); });
 }
 
-void AdaptedProducts::add_deltas(size_t layer, Tensor x, std::initializer_list<LayerProduct> products) {
-  for (const Group& group : groups_) {
-    LowRankProduct changes[3];
-    size_t n = 0;
-    for (const LayerProduct& product : products)
-      if (const LowRank& delta = group.adapter->layers[layer].*product.part.delta)
-        changes[n++] = {&delta, product.out};
-    if (n > 0) ops().add_low_rank(x, group.rows, {changes, n});
-  }
+void AdaptedProducts::add_deltas(Tensor x, std::span<const NumberedProduct> products) {
+  NumberedProduct changing[3];
+  size_t n = 0;
+  for (const NumberedProduct& product : products)
+    if (changed(product.number)) changing[n++] = product;
+  if (n == 0) return;
+  if (!std::exchange(announced_, true)) ops().set_adapters(rows_);
+  ops().add_low_rank(x, {changing, n});
 }
 
 void AdaptedProducts::embed(Tensor out) {
@@ -56,11 +60,14 @@ void AdaptedProducts::embed(Tensor out) {
 
 void AdaptedProducts::matmul(size_t layer, Tensor x, std::initializer_list<LayerProduct> products) {
   Projection projections[3];
+  NumberedProduct numbered[3];
   size_t n = 0;
-  for (const LayerProduct& product : products)
-    projections[n++] = {&(weights_.layers[layer].*product.part.weight), product.out};
+  for (const LayerProduct& product : products) {
+    projections[n] = {&(weights_.layers[layer].*product.part.weight), product.out};
+    numbered[n++] = {product_number(layer, product.part.matrix), product.out};
+  }
   backend_->matmul(x, {projections, n});
-  add_deltas(layer, x, products);
+  add_deltas(x, {numbered, n});
 }
 
 void AdaptedProducts::project_heads(size_t layer, int32_t kv_layer, Tensor x, Tensor q, Tensor k, Tensor v) {
@@ -96,12 +103,11 @@ void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch)
 void AdaptedProducts::output(Tensor x, Tensor logits) {
   const Projection head{&weights_.output, logits};
   backend_->matmul(x, {&head, 1});
-  for (const Group& group : groups_) {
+  for (const Group& group : groups_)
     if (group.adapter->own_output.data != nullptr)
       ops().matmul_rows(x, group.rows, {&group.adapter->own_output, logits});
-    const LowRankProduct change{&group.adapter->output, logits};
-    if (group.adapter->output) ops().add_low_rank(x, group.rows, {&change, 1});
-  }
+  const NumberedProduct change{output_number(weights_.layers.size()), logits};
+  add_deltas(x, {&change, 1});
 }
 
 }  // namespace maestrale

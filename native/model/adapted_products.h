@@ -16,18 +16,18 @@
 
 namespace maestrale {
 
-// A weight of a layer and its counterpart in an adapter.
+// A weight of a layer and what adapters call its product.
 struct LayerPart {
   Matrix LayerWeights::*weight;
-  LowRank LayerAdapter::*delta;
+  LayerMatrix matrix;
 };
-inline constexpr LayerPart kQ{&LayerWeights::wq, &LayerAdapter::wq};
-inline constexpr LayerPart kK{&LayerWeights::wk, &LayerAdapter::wk};
-inline constexpr LayerPart kV{&LayerWeights::wv, &LayerAdapter::wv};
-inline constexpr LayerPart kO{&LayerWeights::wo, &LayerAdapter::wo};
-inline constexpr LayerPart kGate{&LayerWeights::w_gate, &LayerAdapter::w_gate};
-inline constexpr LayerPart kUp{&LayerWeights::w_up, &LayerAdapter::w_up};
-inline constexpr LayerPart kDown{&LayerWeights::w_down, &LayerAdapter::w_down};
+inline constexpr LayerPart kQ{&LayerWeights::wq, LayerMatrix::kQ};
+inline constexpr LayerPart kK{&LayerWeights::wk, LayerMatrix::kK};
+inline constexpr LayerPart kV{&LayerWeights::wv, LayerMatrix::kV};
+inline constexpr LayerPart kO{&LayerWeights::wo, LayerMatrix::kO};
+inline constexpr LayerPart kGate{&LayerWeights::w_gate, LayerMatrix::kGate};
+inline constexpr LayerPart kUp{&LayerWeights::w_up, LayerMatrix::kUp};
+inline constexpr LayerPart kDown{&LayerWeights::w_down, LayerMatrix::kDown};
 
 struct LayerProduct {
   LayerPart part;
@@ -38,9 +38,9 @@ class AdaptedProducts {
  public:
   explicit AdaptedProducts(const Weights& weights) : weights_(weights) {}
 
-  // What the following calls work on: the device that has the layers, and the adapter of each row, nullptr
-  // for none.
-  void set_rows(Backend& backend, const std::vector<const Adapter*>& adapter_of_row);
+  // What the following calls work on: the device that has the layers of a stage, and the adapter of each row,
+  // nullptr for none.
+  void set_rows(size_t stage, Backend& backend, const std::vector<const Adapter*>& adapter_of_row);
 
   void embed(Tensor out);
   // p.out = x * w^T for every product p, all of `layer`
@@ -58,13 +58,16 @@ class AdaptedProducts {
     const Adapter* adapter;
     RowRange rows;
   };
-  bool changed(size_t layer, LayerPart part) const;
-  void add_deltas(size_t layer, Tensor x, std::initializer_list<LayerProduct> products);
+  bool changed(size_t number) const;
+  bool changed(size_t layer, LayerPart part) const { return changed(product_number(layer, part.matrix)); }
+  void add_deltas(Tensor x, std::span<const NumberedProduct> products);
   AdapterOps& ops() const;
 
   Backend* backend_ = nullptr;
   const Weights& weights_;
   std::vector<Group> groups_;
+  std::vector<AdapterRows> rows_;  // the same for the device
+  bool announced_ = false;         // to the device
 };
 
 // The adapter of every row of `batch`.

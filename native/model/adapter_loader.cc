@@ -69,54 +69,81 @@ class ReplacementSource final : public MatrixSource {
   const LoadCallbacks& callbacks_;
 };
 
-LowRank& place_of(const ModelTensor& target, Adapter& adapter) {
-  if (target.role == TensorRole::kOutput) return adapter.output;
-  LayerAdapter& layer = adapter.layers[size_t(target.layer)];
-  switch (target.role) {
-    case TensorRole::kQ: return layer.wq;
-    case TensorRole::kK: return layer.wk;
-    case TensorRole::kV: return layer.wv;
-    case TensorRole::kAttentionOutput: return layer.wo;
-    case TensorRole::kGate: return layer.w_gate;
-    case TensorRole::kUp: return layer.w_up;
-    default: return layer.w_down;
+LayerMatrix matrix_of(TensorRole role) {
+  switch (role) {
+    case TensorRole::kQ: return LayerMatrix::kQ;
+    case TensorRole::kK: return LayerMatrix::kK;
+    case TensorRole::kV: return LayerMatrix::kV;
+    case TensorRole::kAttentionOutput: return LayerMatrix::kO;
+    case TensorRole::kGate: return LayerMatrix::kGate;
+    case TensorRole::kUp: return LayerMatrix::kUp;
+    default: return LayerMatrix::kDown;
   }
 }
 
-// Bytes that the adapter takes at most: where no matrix can be narrowed.
-uint64_t most_bytes(const AdapterFile& file, const Backend& backend) {
-  uint64_t bytes = 0;
+size_t number_of(const ModelTensor& target, const Model& model) {
+  if (target.role == TensorRole::kOutput) return output_number(size_t(model.config().n_layers));
+  return product_number(size_t(target.layer), matrix_of(target.role));
+}
+
+// The stage that has the base model's own matrix.
+size_t stage_of(const ModelTensor& target, const Model& model) {
+  if (target.role == TensorRole::kTokenEmbedding) return 0;
+  size_t stage = model.stages().size() - 1;
+  if (target.role != TensorRole::kOutput)
+    while (target.layer < model.stages()[stage].first_layer) --stage;
+  return stage;
+}
+
+// Bytes that the adapter takes at most of each stage: where no matrix can be narrowed.
+std::vector<uint64_t> most_bytes(const AdapterFile& file, const Model& model) {
+  std::vector<uint64_t> bytes(model.stages().size());
   for (const AdapterDelta& delta : file.deltas) {
     const ModelTensor& target = delta.target;
-    bytes += aligned(backend.matrix_bytes(QuantType::kF32, delta.rank(), target.cols));
-    bytes += aligned(backend.matrix_bytes(QuantType::kF32, target.rows, padded_rank(delta.rank())));
-    if (delta.magnitude) bytes += aligned(uint64_t(target.rows) * sizeof(float));
+    const size_t stage = stage_of(target, model);
+    const Backend& backend = *model.stages()[stage].backend;
+    bytes[stage] += aligned(backend.matrix_bytes(QuantType::kF32, delta.rank(), target.cols));
+    bytes[stage] += aligned(backend.matrix_bytes(QuantType::kF32, target.rows, padded_rank(delta.rank())));
+    if (delta.magnitude) bytes[stage] += aligned(uint64_t(target.rows) * sizeof(float));
   }
   for (const AdapterReplacement& own : file.replacements) {
     const MatrixSource& rows = *own.rows;
-    bytes += aligned(own.target.role == TensorRole::kOutput
-                         ? backend.matrix_bytes(rows.type, rows.rows, rows.cols)
-                         : backend.table_bytes(rows.type, rows.rows, rows.cols));
+    const size_t stage = stage_of(own.target, model);
+    const Backend& backend = *model.stages()[stage].backend;
+    bytes[stage] += aligned(own.target.role == TensorRole::kOutput
+                                ? backend.matrix_bytes(rows.type, rows.rows, rows.cols)
+                                : backend.table_bytes(rows.type, rows.rows, rows.cols));
   }
   return bytes;
 }
 
 class Loader {
  public:
-  Loader(const AdapterFile& file, float scale, Backend& backend, const OpenBase& open_base,
+  Loader(const AdapterFile& file, float scale, const Model& model, const OpenBase& open_base,
          const LoadCallbacks& callbacks)
-      : file_(file), scale_(scale), open_base_(open_base), callbacks_(callbacks) {
-    AdapterOps* ops = backend.adapters();
-    if (ops == nullptr)
-      throw Error(ErrorCode::kAdapter,
-                  "the device " + std::string(backend.device()) + " runs no adapters yet; use device 'cpu'");
-    adapter_.storage = ops->reserve_adapter(most_bytes(file, backend));
+      : file_(file),
+        scale_(scale),
+        model_(model),
+        open_base_(open_base),
+        callbacks_(callbacks),
+        products_(model.stages().size(),
+                  std::vector<LowRank>(output_number(size_t(model.config().n_layers)) + 1)) {
+    const std::vector<uint64_t> bytes = most_bytes(file, model);
+    for (size_t stage = 0; stage < bytes.size(); ++stage) {
+      Backend& backend = *model.stages()[stage].backend;
+      AdapterOps* ops = backend.adapters();
+      if (ops == nullptr)
+        throw Error(ErrorCode::kAdapter, "the device " + std::string(backend.device()) +
+                                             " runs no adapters yet; use device 'cpu'");
+      adapter_.storages.push_back(ops->reserve_adapter(bytes[stage]));
+    }
   }
 
-  Adapter load(int32_t n_layers) {
-    adapter_.layers.resize(size_t(n_layers));
+  Adapter load() {
     for (const AdapterDelta& delta : file_.deltas) add(delta);
     for (const AdapterReplacement& own : file_.replacements) add(own);
+    for (size_t stage = 0; stage < products_.size(); ++stage)
+      adapter_.storages[stage]->set_products(std::move(products_[stage]));
     return std::move(adapter_);
   }
 
@@ -126,22 +153,24 @@ class Loader {
     const std::string& name = delta.target.name;
     const std::vector<float> a = read_finite(*delta.lora_a, "lora_a of '" + name + "'");
     const std::vector<float> b = read_finite(*delta.lora_b, "lora_b of '" + name + "'");
-    LowRank& place = place_of(delta.target, adapter_);
-    place.scaling = delta.scaling * scale_;
-    place.lora_a = adapter_.storage->load_matrix(FloatMatrix(a, delta.rank(), delta.target.cols));
-    place.lora_b =
-        adapter_.storage->load_matrix(FloatMatrix(b, delta.target.rows, padded_rank(delta.rank())));
-    if (delta.magnitude) place.factor = adapter_.storage->load_vector(factors(delta, a, b, place.scaling));
+    const size_t stage = stage_of(delta.target, model_);
+    AdapterStorage& storage = *adapter_.storages[stage];
+    LowRank& product = products_[stage][number_of(delta.target, model_)];
+    product.scaling = delta.scaling * scale_;
+    product.lora_a = storage.load_factor(FloatMatrix(a, delta.rank(), delta.target.cols));
+    product.lora_b = storage.load_factor(FloatMatrix(b, delta.target.rows, padded_rank(delta.rank())));
+    if (delta.magnitude) product.factor = storage.load_vector(factors(delta, a, b, product.scaling));
     adapter_.rank = std::max(adapter_.rank, delta.rank());
     adapter_.parameters += a.size() + b.size() + (delta.magnitude ? size_t(delta.target.rows) : 0);
   }
 
   void add(const AdapterReplacement& own) {
     const ReplacementSource rows(*own.rows, own.target.name, callbacks_);
+    AdapterStorage& storage = *adapter_.storages[stage_of(own.target, model_)];
     if (own.target.role == TensorRole::kOutput)
-      adapter_.own_output = adapter_.storage->load_matrix(rows);
+      adapter_.own_output = storage.load_matrix(rows);
     else
-      adapter_.token_embedding = adapter_.storage->load_table(rows);
+      adapter_.token_embedding = storage.load_table(rows);
     adapter_.parameters += uint64_t(rows.rows) * uint64_t(rows.cols);
   }
 
@@ -164,20 +193,20 @@ class Loader {
 
   const AdapterFile& file_;
   const float scale_;
+  const Model& model_;
   const OpenBase& open_base_;
   const LoadCallbacks& callbacks_;
+  std::vector<std::vector<LowRank>> products_;  // of each stage, by their numbers
   std::shared_ptr<const WeightStore> base_;
   Adapter adapter_;
 };
 
 }  // namespace
 
-std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale, const ModelConfig& config,
-                                            Backend& backend, const OpenBase& open_base,
-                                            const LoadCallbacks& callbacks) {
+std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale, const Model& model,
+                                            const OpenBase& open_base, const LoadCallbacks& callbacks) {
   try {
-    return std::make_unique<const Adapter>(
-        Loader(file, scale, backend, open_base, callbacks).load(config.n_layers));
+    return std::make_unique<const Adapter>(Loader(file, scale, model, open_base, callbacks).load());
   } catch (const Error& error) {
     throw about_adapter(file.path, error);
   }

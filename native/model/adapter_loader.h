@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From an adapter's file to a backend's memory.
+// From an adapter's file to the memory of a model's devices.
 #pragma once
 
 #include <functional>
@@ -16,12 +16,11 @@ namespace maestrale {
 // are. Throws Error{kAdapter} when they cannot be read.
 using OpenBase = std::function<std::shared_ptr<const WeightStore>()>;
 
-// Packs an adapter, scaled by `scale`, for a model on `backend`. On any thread, while the backend computes.
-// Values of 32 bits are kept in 16 where that loses nothing. Throws Error{kAdapter} when the device runs no
-// adapters or a value is no finite number.
-std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale, const ModelConfig& config,
-                                            Backend& backend, const OpenBase& open_base,
-                                            const LoadCallbacks& callbacks);
+// Packs an adapter, scaled by `scale`, for the stages of `model`. On any thread, while they compute. Values
+// of 32 bits are kept in 16 where that loses nothing. Throws Error{kAdapter} when a device runs no adapters
+// or a value is no finite number.
+std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale, const Model& model,
+                                            const OpenBase& open_base, const LoadCallbacks& callbacks);
 
 // The lengths of the rows of w + scaling * lora_b * lora_a (DoRA, Liu 2024), for all rows of `base`. lora_a
 // is (rank, base.cols), lora_b is (base.rows, rank).

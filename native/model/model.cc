@@ -96,33 +96,33 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   std::vector<int32_t> row_now(size_t(full_batch.n_rows()));  // of each original row; -1: gone
   for (int32_t r = 0; r < full_batch.n_rows(); ++r) row_now[size_t(r)] = r;
   AdaptedProducts products(weights_);
-  const auto begin = [&](Backend& b) {
+  const auto begin = [&](size_t stage) {
+    Backend& b = *stages_[stage].backend;
     b.begin(*batch);
-    products.set_rows(b, adapters_of_rows(*batch));
+    products.set_rows(stage, b, adapters_of_rows(*batch));
   };
 
   // Takes the rows of newly cancelled sequences out of the batch; false when nothing is left.
-  const auto drop_cancelled = [&](Backend& b, Tensor x) {
+  const auto drop_cancelled = [&](size_t stage, Tensor x) {
     bool changed = false;
     for (size_t s = 0; s < cancelled.size(); ++s)
       if (!cancelled[s] && is_cancelled(s)) cancelled[s] = changed = true;
     if (!changed) return true;
     Reduction next = without(*batch, cancelled);
     if (next.kept_rows.empty()) return false;
-    if (x.data != nullptr) b.gather_rows(x, next.kept_rows, x);
+    if (x.data != nullptr) stages_[stage].backend->gather_rows(x, next.kept_rows, x);
     std::vector<int32_t> moved(size_t(batch->n_rows()), -1);
     for (size_t i = 0; i < next.kept_rows.size(); ++i) moved[size_t(next.kept_rows[i])] = int32_t(i);
     for (int32_t& row : row_now)
       if (row >= 0) row = moved[size_t(row)];
     reduced = std::move(next);
     batch = &reduced.batch;
-    begin(b);
+    begin(stage);
     return true;
   };
 
-  Backend& first = *stages_.front().backend;
-  begin(first);
-  if (!drop_cancelled(first, {})) return {};
+  begin(0);
+  if (!drop_cancelled(0, {})) return {};
   products.embed(activations_.front().x);
   for (size_t s = 0; s < stages_.size(); ++s) {
     const Stage& stage = stages_[s];
@@ -130,14 +130,14 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
     const Activations& a = activations_[s];
     if (s > 0) {  // x goes to another device
       const std::span<const float> x = stages_[s - 1].backend->read(activations_[s - 1].x, batch->n_rows());
-      begin(b);
+      begin(s);
       b.write(x, a.x);
     }
     for (int32_t l = stage.first_layer; l < stage.end_layer; ++l) {
       const size_t layer = size_t(l);
       const int32_t kv_layer = l - stage.first_layer;
       const LayerWeights& w = weights_.layers[layer];
-      if (!drop_cancelled(b, a.x)) return {};
+      if (!drop_cancelled(s, a.x)) return {};
 
       b.rms_norm(a.x, w.attention_norm, eps, a.h);
       products.project_heads(layer, kv_layer, a.h, a.q, a.k, a.v);
@@ -151,7 +151,8 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   }
   Backend& b = backend();
   const Activations& a = activations_.back();
-  if (output_rows.empty() || !drop_cancelled(b, a.x)) return {};
+  const size_t last = stages_.size() - 1;
+  if (output_rows.empty() || !drop_cancelled(last, a.x)) return {};
 
   // Rows that left keep a place in the result: row 0 stands in, the caller ignores it.
   std::vector<int32_t> wanted;
@@ -159,7 +160,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   const std::vector<const Adapter*> adapters = adapters_of_rows(*batch);
   std::vector<const Adapter*> wanted_adapters;
   for (int32_t row : wanted) wanted_adapters.push_back(adapters[size_t(row)]);
-  products.set_rows(b, wanted_adapters);
+  products.set_rows(last, b, wanted_adapters);
   b.gather_rows(a.x, wanted, a.h);
   b.rms_norm(a.h, weights_.final_norm, eps, a.h);
   products.output(a.h, a.logits);

@@ -21,7 +21,7 @@ struct Base {
 
   void refuse(const std::string& path, const std::string& words) const {
     const std::string message = expect_error(words, ErrorCode::kAdapter, words, [&] {
-      load_adapter(read_adapter_file(path, model->config()), 1.0f, model->config(), model->backend(),
+      load_adapter(read_adapter_file(path, model->config()), 1.0f, *model,
                    [] { return open_base_weights(std::string(test::kVectors) + "/models/swa16-bf16.gguf"); },
                    {});
     });

@@ -9,6 +9,7 @@
 #include "engine/open.h"
 #include "gguf_builder.h"
 #include "model/adapter_loader.h"
+#include "model/gguf_weights.h"
 #include "reference.h"
 
 using namespace maestrale;
@@ -20,7 +21,7 @@ std::string vectors(const std::string& name) { return std::string(test::kVectors
 
 std::unique_ptr<const Adapter> load(Model& model, const std::string& path, float scale = 1.0f,
                                     const std::string& base = "") {
-  return load_adapter(read_adapter_file(path, model.config()), scale, model.config(), model.backend(),
+  return load_adapter(read_adapter_file(path, model.config()), scale, model,
                       [&] { return open_base_weights(base); }, {});
 }
 
@@ -147,6 +148,31 @@ TEST("adapter: a cancelled sequence leaves the rows of others their adapters") {
     const std::span<const float> logits =
         model->forward(batch, rows, [&](size_t s) { return s == 0 && asked++ == at; });
     CHECK(same_bits(logits, want));
+  }
+}
+
+// Each stage has the matrices of its own layers, the first one the embedding, the last one the head.
+TEST("adapter: in a model of two stages the bits are those of one") {
+  const auto whole = load_tiny("models/swa16-bf16.gguf");
+  const MappedFile file(vectors("models/swa16-bf16.gguf"));
+  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
+  const ModelConfig config = config_from_gguf(header);
+  std::vector<Stage> stages;
+  stages.push_back({make_cpu_backend({1, ""}), 0, 1});
+  stages.push_back({make_cpu_backend({1, ""}), 1, config.n_layers});
+  const auto split = load_model(GgufWeights(file, header, config), config, std::move(stages), {});
+  split->prepare(
+      512, {config.n_layers, config.n_kv_heads, config.head_dim, KvType::kF16, 64, config.sliding_window});
+  PeftDirectory all("swa16-qv");
+  all.set("modules_to_save", R"(["embed_tokens", "lm_head"])");
+  all.tensors.push_back(float_tensor("base_model.model.model.embed_tokens.weight", {512, 256}, 1.0f));
+  all.tensors.push_back(float_tensor("base_model.model.lm_head.weight", {512, 256}));
+  all.write();
+  const std::vector<int32_t> tokens = tokens_below(512, 40);
+  for (const std::string& path : {vectors("adapters/swa16-patterns"), all.path()}) {
+    const auto one = load(*whole, path), two = load(*split, path);
+    CHECK_EQ(one->bytes(), two->bytes());
+    CHECK(same_bits(logits_with(*split, two.get(), tokens, 30), logits_with(*whole, one.get(), tokens)));
   }
 }
 
