@@ -58,7 +58,7 @@ AdapterTable::Use AdapterTable::use(const std::string& name) {
   return Use(*this, std::move(entry));
 }
 
-void AdapterTable::remove(const std::string& name) {
+std::unique_ptr<const Adapter> AdapterTable::remove(const std::string& name) {
   std::shared_ptr<Entry> entry;
   std::unique_lock lock(mutex_);
   entry = find_locked(name);
@@ -66,8 +66,7 @@ void AdapterTable::remove(const std::string& name) {
   changed_.wait(lock, [&] { return stopped_ || entry->facts.requests == 0; });
   if (entry->facts.requests > 0) throw Error(ErrorCode::kDisposed, "the model has been disposed");
   entries_.erase(name);
-  lock.unlock();
-  entry->adapter.reset();
+  return std::move(entry->adapter);
 }
 
 std::vector<AdapterFacts> AdapterTable::list() const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The adapters of one engine by name, and how many requests use each. An adapter that is being unloaded
-// takes no new ones; its memory goes when the last one has ended. Safe to use from any thread.
+// takes no new ones and leaves when the last one has ended. Safe to use from any thread.
 #pragma once
 
 #include <condition_variable>
@@ -63,8 +63,9 @@ class AdapterTable {
   AdapterFacts add(std::string name, std::string path, float scale, std::unique_ptr<const Adapter> adapter);
   // Throws Error{kAdapter} when there is no such adapter or it is being unloaded.
   Use use(const std::string& name);
-  // Waits for the requests that use it. Throws as use() does, Error{kDisposed} when stop() ends the waiting.
-  void remove(const std::string& name);
+  // Waits for the requests that use it and hands it out. Throws as use() does, Error{kDisposed} when stop()
+  // ends the waiting.
+  std::unique_ptr<const Adapter> remove(const std::string& name);
   std::vector<AdapterFacts> list() const;  // in the order of their names
 
   // Wakes those who wait in remove().

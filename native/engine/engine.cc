@@ -90,6 +90,17 @@ AdapterFacts Engine::load_adapter(const std::string& path, const std::string& na
   }
 }
 
+// A device may still be at work on what a cancelled request has left in the running step, so the adapter goes
+// between steps, on the thread that gives the device its work.
+void Engine::unload_adapter(const std::string& name) {
+  std::unique_ptr<const Adapter> adapter = adapters_.remove(name);
+  std::unique_lock lock(mutex_);
+  unloaded_.push_back(std::move(adapter));
+  const uint64_t ticket = ++unloads_;
+  wake_engine_.notify_one();
+  adapters_freed_.wait(lock, [&] { return stopping_ || freed_ >= ticket; });
+}
+
 void Engine::submit(Request request) {
   const auto sequence = std::make_shared<Sequence>(std::move(request), StreamDecoder(tokenizer_->vocab()),
                                                    model_->config().vocab_size);
@@ -153,6 +164,7 @@ void Engine::stop() {
   }
   wake_engine_.notify_one();
   wake_reader_.notify_one();
+  adapters_freed_.notify_all();
   adapters_.stop();
 }
 
@@ -250,16 +262,29 @@ bool Engine::wait_for_work(bool idle) {
     Clock::time_point deadline = Clock::time_point::max();
     for (const SequencePtr& sequence : queue_) deadline = std::min(deadline, sequence->deadline());
     for (const SequencePtr& sequence : running_) deadline = std::min(deadline, sequence->deadline());
-    const auto ready = [&] { return stopping_ || poked_ || !incoming_.empty(); };
+    const auto ready = [&] { return stopping_ || poked_ || !incoming_.empty() || !unloaded_.empty(); };
     if (deadline == Clock::time_point::max())
       wake_engine_.wait(lock, ready);
     else
       wake_engine_.wait_until(lock, deadline, ready);
   }
+  if (!unloaded_.empty()) free_adapters(lock);
   poked_ = false;
   for (SequencePtr& sequence : incoming_) queue_.push_back(std::move(sequence));
   incoming_.clear();
   return !stopping_;
+}
+
+// Under mutex_, which is let go meanwhile.
+void Engine::free_adapters(std::unique_lock<std::mutex>& lock) {
+  std::vector<std::unique_ptr<const Adapter>> adapters;
+  adapters.swap(unloaded_);
+  lock.unlock();
+  const size_t n = adapters.size();
+  adapters.clear();
+  lock.lock();
+  freed_ += n;
+  adapters_freed_.notify_all();
 }
 
 // Ends what was cancelled or has run out of time, wherever it waits.

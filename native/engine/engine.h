@@ -74,7 +74,7 @@ class Engine {
                             const OpenBase& open_base);
   // Returns when the requests that use it have ended and its memory is free; new ones are refused meanwhile.
   // Throws Error{kAdapter, kDisposed}.
-  void unload_adapter(const std::string& name) { adapters_.remove(name); }
+  void unload_adapter(const std::string& name);
   std::vector<AdapterFacts> adapters() const { return adapters_.list(); }
 
   // The destruction of the engine waits for the end of visits, after it has stopped.
@@ -106,6 +106,7 @@ class Engine {
   // On the engine's thread.
   void run();
   bool wait_for_work(bool idle);
+  void free_adapters(std::unique_lock<std::mutex>& lock);
   void drop_aborted();
   void admit();
   bool try_admit(const SequencePtr& sequence);
@@ -151,10 +152,13 @@ class Engine {
   // Any thread, under mutex_.
   mutable std::mutex mutex_;
   std::condition_variable wake_engine_, wake_reader_;
-  std::unordered_map<uint64_t, SequencePtr> sequences_;  // those that have not ended
-  std::deque<SequencePtr> unread_;                       // prompts to be tokenised
-  std::vector<SequencePtr> incoming_;                    // for queue_
-  bool poked_ = false;                                   // a flag of some sequence has changed
+  std::unordered_map<uint64_t, SequencePtr> sequences_;   // those that have not ended
+  std::deque<SequencePtr> unread_;                        // prompts to be tokenised
+  std::vector<SequencePtr> incoming_;                     // for queue_
+  bool poked_ = false;                                    // a flag of some sequence has changed
+  std::vector<std::unique_ptr<const Adapter>> unloaded_;  // to be freed between steps
+  uint64_t unloads_ = 0, freed_ = 0;                      // adapters so far
+  std::condition_variable adapters_freed_;
   bool stopping_ = false;
   int32_t visits_ = 0;
   std::condition_variable visit_ended_;
