@@ -12,6 +12,7 @@
 #include "cuda/attention.h"
 #include "cuda/kernels.h"
 #include "cuda/kv_cache.h"
+#include "cuda/logits.h"
 #include "cuda/products.h"
 #include "cuda/step.h"
 #include "cuda/weight_memory.h"
@@ -60,12 +61,14 @@ class CudaBackend final : public Backend {
   Tensor allocate(int64_t rows, int64_t cols) override {
     buffers_.emplace_back(device_, uint64_t(rows) * uint64_t(cols) * sizeof(float), "activations");
     products_.expect_rows(rows);
+    max_rows_ = std::max(max_rows_, rows);
     return {reinterpret_cast<float*>(uintptr_t(buffers_.back().address())), cols};
   }
   void configure_kv(const KvConfig& config) override {
     cache_ = cuda::KvCache(device_, config);
     attention_.configure(config);
     products_.prepare();
+    logits_.prepare(max_rows_);
   }
   uint64_t kv_page_bytes(const KvConfig& config) const override { return cuda::KvCache::page_bytes(config); }
   uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
@@ -75,7 +78,7 @@ class CudaBackend final : public Backend {
         sizeof(int64_t) + 4 * uint64_t(config.head_dim) + 2 * sizeof(int32_t) + sizeof(cuda::QueryTile);
     const uint64_t sent = uint64_t(max_rows) * row + uint64_t(config.max_pages) * sizeof(PageId);
     return cuda::Products::scratch_bytes(max_rows, max_cols, hidden_dim) + attention_.partial_bytes(config) +
-           cuda::Upload::capacity(sent);
+           cuda::Upload::capacity(sent) + cuda::Logits::device_bytes(max_rows);
   }
   void set_interrupt(const std::atomic<bool>* flag) override { interrupt_ = flag; }
   void set_rope(std::span<const double> inv_freq) override { step_.set_rope(inv_freq); }
@@ -117,10 +120,18 @@ class CudaBackend final : public Backend {
   void attention(int32_t layer, Tensor q, Tensor out) override;
   void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) override;
   std::span<const float> read(Tensor x, int64_t n_rows) override;
+  std::vector<LogitRow> read_logits(Tensor x, const std::vector<bool>& whole) override {
+    products_.settle(step_.n_rows, x);
+    logits_.copy(x, whole);
+    wait();
+    return logits_.rows();
+  }
+  std::span<const float> read_logits_row(Tensor x, int64_t i) override { return logits_.row(x, i); }
   void write(std::span<const float> rows, Tensor x) override;
 
  private:
   cuda::HeadArgs head_args(int32_t layer) const;
+  void wait();
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
 
   cuda::Device device_;
@@ -136,6 +147,8 @@ class CudaBackend final : public Backend {
   cuda::Step step_{device_};
   cuda::Attention attention_{device_, kernels_};
   cuda::Upload indices_{device_, "batch"};
+  cuda::Logits logits_{device_, kernels_};
+  int64_t max_rows_ = 0;
   PinnedBuffer result_, input_;
 };
 
@@ -194,6 +207,13 @@ void CudaBackend::gather_rows(Tensor x, std::span<const int32_t> rows, Tensor ou
                        step_.n_rows, int(x.cols));
 }
 
+void CudaBackend::wait() {
+  device_.synchronize();
+  step_.landed();
+  attention_.landed();
+  indices_.landed();
+}
+
 std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
   products_.settle(step_.n_rows, x);
   const uint64_t n = uint64_t(n_rows * x.cols), bytes = n * sizeof(float);
@@ -203,10 +223,7 @@ std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {
   }
   device_.launches().flush();
   MAESTRALE_CU(device_, cuMemcpyDtoHAsync_v2, result_.data(), address(x), size_t(bytes), device_.stream());
-  device_.synchronize();
-  step_.landed();
-  attention_.landed();
-  indices_.landed();
+  wait();
   return {reinterpret_cast<const float*>(result_.data()), size_t(n)};
 }
 

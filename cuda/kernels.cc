@@ -12,6 +12,7 @@ Kernels::Kernels(const KernelModule& module)
       rms_norm(module, "rms_norm"),
       silu_multiply(module, "silu_multiply"),
       gather_rows(module, "gather_rows"),
+      top_logits(module, "top_logits"),
       rope_append(module, "rope_append"),
       combine_attention(module, "combine_attention") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {

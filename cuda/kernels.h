@@ -34,6 +34,7 @@ struct Kernels {
   Kernel<Address, Address, Address, int, float> rms_norm;
   Kernel<Address, Address, int64_t> silu_multiply;
   Kernel<Address, Address, Address, int, int> gather_rows;
+  Kernel<Address, Address, int> top_logits;
   Kernel<HeadArgs, Address, Address, Address, int, int> rope_append;
   // By KvType, head_dim (at most 32, 128), matrix rows of a block (16, 64).
   using AttentionKernel = Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int,

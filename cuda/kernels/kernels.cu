@@ -12,3 +12,4 @@
 #include "repack_halves.cuh"
 #include "rope.cuh"
 #include "row_ops.cuh"
+#include "top_logits.cuh"

@@ -12,27 +12,18 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "backend/batch.h"
+#include "backend/kv_config.h"
 #include "backend/tensor.h"
+#include "base/top_logits.h"
 #include "quant/matrix_source.h"
 #include "quant/types.h"
 
 namespace maestrale {
 
 class AdapterOps;
-
-enum class KvType { kF16, kBF16, kQ8_0 };
-
-struct KvConfig {
-  int32_t n_layers = 0;
-  int32_t n_kv_heads = 0;
-  int32_t head_dim = 0;
-  KvType type = KvType::kF16;
-  int64_t max_pages = 0;         // page ids are 0 .. max_pages - 1
-  int64_t sliding_window = 0;    // key j is visible to query i iff i - sliding_window < j <= i; 0: all j <= i
-  int64_t longest_sequence = 0;  // positions; 0: what max_pages hold
-};
 
 class Backend {
  public:
@@ -90,6 +81,18 @@ class Backend {
   virtual void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) = 0;
   // The first `n_rows` rows of x in host memory, valid until the next operation. Synchronises.
   virtual std::span<const float> read(Tensor x, int64_t n_rows) = 0;
+  // The first whole.size() rows of the logits x, valid until the next begin(). Where whole[i] is false, a
+  // device that copies may hand over the highest ones only. Synchronises.
+  virtual std::vector<LogitRow> read_logits(Tensor x, const std::vector<bool>& whole) {
+    const std::span<const float> all = read(x, int64_t(whole.size()));
+    std::vector<LogitRow> rows(whole.size());
+    for (size_t i = 0; i < rows.size(); ++i) rows[i].all = all.subspan(i * size_t(x.cols), size_t(x.cols));
+    return rows;
+  }
+  // After that all of row i, of which only the highest came, until the next call or begin(). Synchronises.
+  virtual std::span<const float> read_logits_row(Tensor x, int64_t i) {
+    return read(x, i + 1).subspan(size_t(i * x.cols));
+  }
   // The other way, before any other operation of a batch: x = rows in host memory, which may change when the
   // call returns.
   virtual void write(std::span<const float> rows, Tensor x) = 0;

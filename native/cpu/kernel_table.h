@@ -4,7 +4,7 @@
 // no function of one instruction set can be linked in place of another's.
 #pragma once
 
-#include "backend/backend.h"
+#include "backend/kv_config.h"
 #include "cpu/attention_tile.h"
 #include "cpu/gemm_tile.h"
 #include "cpu/kernels.h"

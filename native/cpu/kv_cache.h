@@ -5,7 +5,8 @@
 
 #include <cstdint>
 
-#include "backend/backend.h"
+#include "backend/batch.h"
+#include "backend/kv_config.h"
 #include "base/memory.h"
 #include "cpu/kernels.h"
 

@@ -114,11 +114,10 @@ class Engine {
   void build_step(const std::vector<int32_t>& rows);
   void compute_step();
   bool leaves_step(size_t index);
-  void finish_step(std::span<const float> logits);
-  void use_logits(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits);
-  void draw_tokens(Sequence& sequence, std::span<const float> logits);
-  void draw_token(Sequence& sequence, std::span<const float> logits);
-  void collect_values(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits);
+  void finish_step(std::span<const LogitRow> logits);
+  void draw_tokens(Sequence& sequence, std::span<const LogitRow> logits, int64_t first_output);
+  void draw_token(Sequence& sequence, const LogitRow& logits, int64_t output);
+  void collect_values(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const LogitRow> logits);
   void finish(Sequence& sequence, FinishReason reason);
   void fail(Sequence& sequence, const Error& error);
   void end(Sequence& sequence, Event event);
@@ -146,6 +145,7 @@ class Engine {
     Batch batch;
     std::vector<SequencePtr> sequences;  // as in batch.sequences
     std::vector<int32_t> output_rows;
+    std::vector<bool> whole;  // of each output row: must all of its logits come?
     int32_t prefill_rows = 0;
   } step_;
 

@@ -59,7 +59,10 @@ void Engine::build_step(const std::vector<int32_t>& rows) {
       output = first_row;
     else if (end == int64_t(sequence->tokens.size()))
       output = last_row - int32_t(sequence->guesses.size());
-    for (; output <= last_row; ++output) step_.output_rows.push_back(output);
+    for (; output <= last_row; ++output) {
+      step_.output_rows.push_back(output);
+      step_.whole.push_back(sequence->needs_whole_rows());
+    }
   }
 }
 
@@ -79,10 +82,10 @@ void Engine::compute_step() {
     live_in_step_ = 0;
     if (!stopping_) interrupt_ = false;
   };
-  std::span<const float> logits;
+  std::vector<LogitRow> logits;
   try {
     const Clock::time_point begin = Clock::now();
-    logits = model_->forward(step_.batch, step_.output_rows, leave);
+    logits = model_->forward(step_.batch, step_.output_rows, step_.whole, leave);
     counters_.compute_ns += std::chrono::nanoseconds(Clock::now() - begin).count();
   } catch (...) {
     close();
@@ -102,8 +105,7 @@ bool Engine::leaves_step(size_t index) {
   return true;
 }
 
-void Engine::finish_step(std::span<const float> logits) {
-  const size_t vocab_size = size_t(model_->config().vocab_size);
+void Engine::finish_step(std::span<const LogitRow> logits) {
   const Clock::time_point now = Clock::now();
   size_t output = 0;
   for (size_t i = 0; i < step_.sequences.size(); ++i) {
@@ -113,7 +115,7 @@ void Engine::finish_step(std::span<const float> logits) {
     while (output + n_outputs < step_.output_rows.size() &&
            step_.output_rows[output + n_outputs] < part.first_row + part.n_rows)
       ++n_outputs;
-    const size_t first = output * vocab_size;
+    const size_t first = output;
     output += n_outputs;
     if (sequence.finished) continue;
     try {
@@ -125,29 +127,25 @@ void Engine::finish_step(std::span<const float> logits) {
       sequence.computed += part.n_rows - int64_t(sequence.guesses.size());
       if (!sequence.has_generated()) counters_.prompt_tokens += part.n_rows;
       sequence.pages->commit(std::span(sequence.tokens).first(size_t(sequence.computed)));
-      if (n_outputs > 0)
-        use_logits(sequence, part.first_position, part.n_rows, logits.subspan(first, n_outputs * vocab_size));
+      if (n_outputs == 0) continue;
+      const std::span<const LogitRow> rows = logits.subspan(first, n_outputs);
+      if (sequence.generates())
+        draw_tokens(sequence, rows, int64_t(first));
+      else
+        collect_values(sequence, part.first_position, part.n_rows, rows);
     } catch (const Error& error) {
       if (!sequence.finished) fail(sequence, error);
     }
   }
 }
 
-void Engine::use_logits(Sequence& sequence, int64_t first, int32_t n_rows, std::span<const float> logits) {
-  if (sequence.generates())
-    draw_tokens(sequence, logits);
-  else
-    collect_values(sequence, first, n_rows, logits);
-}
-
 // Logits of the latest token and of the guesses behind it. Row by row, as if each were a step of its own;
 // the first wrong guess ends it, and the keys and values behind that are overwritten by later steps.
-void Engine::draw_tokens(Sequence& sequence, std::span<const float> logits) {
-  const size_t vocab_size = size_t(model_->config().vocab_size);
+void Engine::draw_tokens(Sequence& sequence, std::span<const LogitRow> logits, int64_t first_output) {
   const int64_t accepted_before = sequence.accepted;
   sequence.guessed += int64_t(sequence.guesses.size());
   for (size_t row = 0;; ++row) {
-    draw_token(sequence, logits.subspan(row * vocab_size, vocab_size));
+    draw_token(sequence, logits[row], first_output + int64_t(row));
     if (sequence.finished) return;
     if (row == sequence.guesses.size() || sequence.guesses[row] != sequence.tokens.back()) break;
     ++sequence.accepted;
@@ -157,11 +155,13 @@ void Engine::draw_tokens(Sequence& sequence, std::span<const float> logits) {
   sequence.end_guesses(sequence.accepted - accepted_before);
 }
 
-void Engine::draw_token(Sequence& sequence, std::span<const float> logits) {
+// `output`: which row of the step's output this is.
+void Engine::draw_token(Sequence& sequence, const LogitRow& logits, int64_t output) {
   const Vocab& vocab = tokenizer_->vocab();
   Event event;
   event.id = sequence.request.id;
-  const auto reason = sequence.advance(logits, vocab, event);
+  const auto all = [&] { return logits.all.empty() ? model_->logits_row(output) : logits.all; };
+  const auto reason = sequence.advance(logits.top, all, vocab, event);
   counters_.completion_tokens += int64_t(event.tokens.size());
   if (reason) {
     sequence.conclude(*reason, event);
@@ -173,15 +173,15 @@ void Engine::draw_token(Sequence& sequence, std::span<const float> logits) {
 
 // Logits of the positions [first, first + n_rows) of a request for values.
 void Engine::collect_values(Sequence& sequence, int64_t first, int32_t n_rows,
-                            std::span<const float> logits) {
-  const size_t vocab_size = size_t(model_->config().vocab_size);
+                            std::span<const LogitRow> logits) {
   const std::span<float> values = sequence.request.values;
-  if (sequence.request.kind == Request::Kind::kLogits) {
-    std::copy(logits.begin(), logits.end(), values.begin() + first * int64_t(vocab_size));
-  } else {
-    for (int64_t row = 0; row < n_rows && first + row + 1 < sequence.n_prompt; ++row)
-      values[size_t(first + row)] = float(log_probability(
-          logits.subspan(size_t(row) * vocab_size, vocab_size), sequence.tokens[size_t(first + row + 1)]));
+  for (int64_t row = 0; row < n_rows; ++row) {
+    const std::span<const float> all = logits[size_t(row)].all;
+    const int64_t position = first + row;
+    if (sequence.request.kind == Request::Kind::kLogits)
+      std::copy(all.begin(), all.end(), values.begin() + position * int64_t(all.size()));
+    else if (position + 1 < sequence.n_prompt)
+      values[size_t(position)] = float(log_probability(all, sequence.tokens[size_t(position + 1)]));
   }
   if (sequence.computed < sequence.n_prompt) return;
   Event event;

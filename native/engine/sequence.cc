@@ -48,9 +48,10 @@ void Sequence::end_guesses(int64_t right) {
   guesses.clear();
 }
 
-std::optional<FinishReason> Sequence::advance(std::span<const float> logits, const Vocab& vocab,
+std::optional<FinishReason> Sequence::advance(const TopLogits& top, const WholeRow& all, const Vocab& vocab,
                                               Event& event) {
-  Sampler::Sample sample = sampler_.sample(logits, tokens, tokens.size());
+  std::optional<Sampler::Sample> from_top = sampler_.sample(top, tokens, tokens.size());
+  Sampler::Sample sample = from_top ? std::move(*from_top) : sampler_.sample(all(), tokens, tokens.size());
   const int32_t token = sample.token;
   last_token_ = Clock::now();
   if (!first_token_) first_token_ = last_token_;

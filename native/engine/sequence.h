@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,9 +93,14 @@ class Sequence {
   // The step is over: `right` of its guesses were, and they are done with.
   void end_guesses(int64_t right);
 
+  // Whether the highest logits of a row are never enough for it.
+  bool needs_whole_rows() const { return !generates() || !sampler_.draws_from_top(); }
   // Draws the next token from the logits of the last one and appends what becomes certain to `event`;
-  // says how the sequence ends, if it does. Throws Error.
-  std::optional<FinishReason> advance(std::span<const float> logits, const Vocab& vocab, Event& event);
+  // says how the sequence ends, if it does. `all` gives the whole row, which is asked for where `top` does
+  // not decide; it may be empty. Throws Error.
+  using WholeRow = std::function<std::span<const float>()>;
+  std::optional<FinishReason> advance(const TopLogits& top, const WholeRow& all, const Vocab& vocab,
+                                      Event& event);
   // The text that was held back, and the account of the request.
   void conclude(FinishReason reason, Event& event);
 

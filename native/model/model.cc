@@ -87,8 +87,24 @@ void Model::prepare(int32_t max_rows, const KvConfig& kv) {
   }
 }
 
-std::span<const float> Model::forward(const Batch& full_batch, std::span<const int32_t> output_rows,
+std::span<const float> Model::forward(const Batch& batch, std::span<const int32_t> output_rows,
                                       const IsCancelled& is_cancelled) {
+  if (!compute(batch, output_rows, is_cancelled)) return {};
+  return backend().read(activations_.back().logits, int64_t(output_rows.size()));
+}
+
+std::vector<LogitRow> Model::forward(const Batch& batch, std::span<const int32_t> output_rows,
+                                     const std::vector<bool>& whole, const IsCancelled& is_cancelled) {
+  if (!compute(batch, output_rows, is_cancelled)) return {};
+  return backend().read_logits(activations_.back().logits, whole);
+}
+
+std::span<const float> Model::logits_row(int64_t i) {
+  return backend().read_logits_row(activations_.back().logits, i);
+}
+
+bool Model::compute(const Batch& full_batch, std::span<const int32_t> output_rows,
+                    const IsCancelled& is_cancelled) {
   const float eps = config_.norm_eps;
   Reduction reduced;  // storage of `batch` after a cancellation
   const Batch* batch = &full_batch;
@@ -122,7 +138,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   };
 
   begin(0);
-  if (!drop_cancelled(0, {})) return {};
+  if (!drop_cancelled(0, {})) return false;
   products.embed(activations_.front().x);
   for (size_t s = 0; s < stages_.size(); ++s) {
     const Stage& stage = stages_[s];
@@ -137,7 +153,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
       const size_t layer = size_t(l);
       const int32_t kv_layer = l - stage.first_layer;
       const LayerWeights& w = weights_.layers[layer];
-      if (!drop_cancelled(s, a.x)) return {};
+      if (!drop_cancelled(s, a.x)) return false;
 
       b.rms_norm(a.x, w.attention_norm, eps, a.h);
       products.project_heads(layer, kv_layer, a.h, a.q, a.k, a.v);
@@ -152,7 +168,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   Backend& b = backend();
   const Activations& a = activations_.back();
   const size_t last = stages_.size() - 1;
-  if (output_rows.empty() || !drop_cancelled(last, a.x)) return {};
+  if (output_rows.empty() || !drop_cancelled(last, a.x)) return false;
 
   // Rows that left keep a place in the result: row 0 stands in, the caller ignores it.
   std::vector<int32_t> wanted;
@@ -164,7 +180,7 @@ std::span<const float> Model::forward(const Batch& full_batch, std::span<const i
   b.gather_rows(a.x, wanted, a.h);
   b.rms_norm(a.h, weights_.final_norm, eps, a.h);
   products.output(a.h, a.logits);
-  return b.read(a.logits, int64_t(output_rows.size()));
+  return true;
 }
 
 }  // namespace maestrale

@@ -64,8 +64,16 @@ class Model {
   // when nothing was asked for or every sequence was cancelled.
   std::span<const float> forward(const Batch& batch, std::span<const int32_t> output_rows,
                                  const IsCancelled& is_cancelled);
+  // The same for draws, row by row. Of output_rows[i] only the highest logits may come where whole[i] is
+  // false.
+  std::vector<LogitRow> forward(const Batch& batch, std::span<const int32_t> output_rows,
+                                const std::vector<bool>& whole, const IsCancelled& is_cancelled);
+  // After that all logits of output_rows[i], valid until the next call.
+  std::span<const float> logits_row(int64_t i);
 
  private:
+  // All of forward() but reading the logits; false when there are none.
+  bool compute(const Batch& batch, std::span<const int32_t> output_rows, const IsCancelled& is_cancelled);
   struct Activations {
     Tensor x, h, q, k, v, attention, ffn, up, logits;
   };

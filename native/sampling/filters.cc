@@ -37,6 +37,15 @@ size_t prefix_of_mass(std::vector<Item>& items, double target, Before before, Ma
   return items.size();
 }
 
+// Drops what is below the k-th highest score, of more than k; says which score that is.
+float keep_highest(size_t k, std::vector<Candidate>& candidates) {
+  const auto higher = [](const Candidate& a, const Candidate& b) { return a.score > b.score; };
+  std::nth_element(candidates.begin(), candidates.begin() + std::ptrdiff_t(k - 1), candidates.end(), higher);
+  const float threshold = candidates[k - 1].score;
+  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.score < threshold; });
+  return threshold;
+}
+
 }  // namespace
 
 void select_top_k(std::span<const float> scores, int32_t k, std::vector<Candidate>& out) {
@@ -47,24 +56,20 @@ void select_top_k(std::span<const float> scores, int32_t k, std::vector<Candidat
     return;
   }
   // `threshold` is the k-th highest score seen so far, or lower: nothing below it can be selected.
-  const auto higher = [](const Candidate& a, const Candidate& b) { return a.score > b.score; };
-  const auto prune = [&](float threshold) {
-    if (out.size() <= size_t(k)) return threshold;
-    std::nth_element(out.begin(), out.begin() + (k - 1), out.end(), higher);
-    threshold = out[size_t(k - 1)].score;
-    std::erase_if(out, [&](const Candidate& candidate) { return candidate.score < threshold; });
-    return threshold;
-  };
   float threshold = std::numeric_limits<float>::lowest();
   size_t limit = 2 * size_t(k) + 64;
   for (size_t i = 0; i < scores.size(); ++i) {
     if (!(scores[i] >= threshold)) continue;
     out.push_back({int32_t(i), scores[i], 0});
     if (out.size() < limit) continue;
-    threshold = prune(threshold);
+    threshold = keep_highest(size_t(k), out);
     limit = std::max(limit, 2 * out.size());  // many ties: they all stay
   }
-  prune(threshold);
+  keep_top_k(k, out);
+}
+
+void keep_top_k(int32_t k, std::vector<Candidate>& candidates) {
+  if (k > 0 && size_t(k) < candidates.size()) keep_highest(size_t(k), candidates);
 }
 
 double weigh(std::vector<Candidate>& candidates) {

@@ -19,6 +19,9 @@ struct Candidate {
 // scores of -infinity are dropped. k = 0 keeps all.
 void select_top_k(std::span<const float> scores, int32_t k, std::vector<Candidate>& out);
 
+// The same of candidates, whose scores are finite.
+void keep_top_k(int32_t k, std::vector<Candidate>& candidates);
+
 // Sets the weights, drops candidates whose probability is zero as a binary32, returns the sum.
 double weigh(std::vector<Candidate>& candidates);
 

@@ -16,6 +16,23 @@ namespace {
 // Which sequence of random numbers a draw uses; other users of the seed take other streams.
 constexpr uint64_t kTokenStream = 0;
 constexpr float kTinyTemperature = 1e-3f;
+// Below that min-p may leave tokens whose probability is zero as a binary32, which depends on all of them.
+constexpr float kLeastMinP = 1e-30f;
+constexpr double kExpError = 1e-12;  // and more
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kMinusInfinity = -kInfinity;
+
+// Where the division by the temperature could overflow, the highest score is moved to zero first.
+bool moves_highest(float temperature) { return temperature < kTinyTemperature; }
+struct Scale {
+  float moved_to_zero, temperature;
+  float operator()(float score) const { return (score - moved_to_zero) / temperature; }
+};
+
+void sort_by_id(std::vector<Candidate>& candidates) {
+  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.token < b.token; };
+  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
+    std::sort(candidates.begin(), candidates.end(), by_id);
+}
 
 [[noreturn]] void bad_logits(uint64_t position, const std::string& what) {
   throw Error(ErrorCode::kModelFormat, "The logits of position " + std::to_string(position) + " are " + what +
@@ -63,50 +80,108 @@ Sampler::Sampler(SamplingParams params, int32_t vocab_size)
   check_sampling_params(params_, vocab_size);
 }
 
-// Leaves the tokens to draw from in candidates_, ordered by id, and returns the sum of their weights.
-double Sampler::fill_candidates(std::span<const float> logits, std::span<const int32_t> history,
-                                uint64_t position) {
+void Sampler::adjust_scores(std::span<const int32_t> history) {
+  apply_logit_bias(params_.logit_bias, scores_);
+  penalties_.apply(params_, history, scores_);
+}
+
+// Leaves the tokens that top-k leaves in candidates_, ordered by id; one of them for temperature 0.
+void Sampler::fill_candidates(std::span<const float> logits, std::span<const int32_t> history,
+                              uint64_t position) {
   if (logits.size() != vocab_size_)
     throw Error(ErrorCode::kInternal, "The sampler was made for " + std::to_string(vocab_size_) +
                                           " logits and got " + std::to_string(logits.size()) + ".");
   check_logits(logits, position);
   scores_.assign(logits.begin(), logits.end());
-  apply_logit_bias(params_.logit_bias, scores_);
-  penalties_.apply(params_, history, scores_);
+  adjust_scores(history);
 
-  const float infinity = std::numeric_limits<float>::infinity();
+  const auto best = [&] { return std::max_element(scores_.begin(), scores_.end()); };  // the first of equals
   if (params_.temperature == 0) {
-    const auto best = std::max_element(scores_.begin(), scores_.end());  // the first of equals
-    candidates_.assign(1, {int32_t(best - scores_.begin()), *best, 1});
+    candidates_.assign(1, {int32_t(best() - scores_.begin()), *best(), 1});
   } else {
-    // Where the division could overflow, the highest score is moved to zero first.
-    const bool tiny = params_.temperature < kTinyTemperature;
-    const float highest = tiny ? *std::max_element(scores_.begin(), scores_.end()) : 0;
-    if (highest > -infinity)
-      for (float& score : scores_) score = (score - highest) / params_.temperature;
+    const float highest = moves_highest(params_.temperature) ? *best() : 0;
+    const Scale scale{highest, params_.temperature};
+    if (highest > kMinusInfinity)
+      for (float& score : scores_) score = scale(score);
     select_top_k(scores_, params_.top_k, candidates_);
+    sort_by_id(candidates_);
   }
-  if (candidates_.empty() || candidates_[0].score == -infinity)
+  if (candidates_.empty() || candidates_[0].score == kMinusInfinity)
     throw Error(ErrorCode::kInvalidArg, "logitBias leaves no token that could be drawn.");
   for (const Candidate& candidate : candidates_)
-    if (candidate.score == infinity) bad_logits(position, "infinite after the penalties");
-  if (params_.temperature == 0) return 1;
+    if (candidate.score == kInfinity) bad_logits(position, "infinite after the penalties");
+}
 
+bool Sampler::draws_from_top() const {
+  const SamplingParams& p = params_;
+  const bool raises =
+      p.repetition_penalty < 1 || p.frequency_penalty < 0 || p.presence_penalty < 0 ||
+      std::ranges::any_of(p.logit_bias, [](const LogitBias& entry) { return entry.bias > 0; });
+  // Without top-k the mass of all tokens counts, but for min-p, which compares with the likeliest one.
+  const bool cuts =
+      p.temperature == 0 || p.top_k > 0 || (p.min_p >= kLeastMinP && p.top_p >= 1 && p.typical_p >= 1);
+  return p.logprobs == 0 && !raises && cuts;
+}
+
+// The same from the highest logits. As no score is raised, no other token's is above `outside`; false where
+// one of them might belong to the candidates.
+bool Sampler::fill_candidates(const TopLogits& top, std::span<const int32_t> history) {
+  scores_.resize(vocab_size_);
+  for (size_t i = 0; i < top.tokens.size(); ++i) {
+    if (!(top.logits[i] < kInfinity)) return false;  // the error is that of the whole row
+    scores_[size_t(top.tokens[i])] = top.logits[i];
+  }
+  adjust_scores(history);
+  candidates_.clear();
+  for (const int32_t token : top.tokens)
+    if (const float score = scores_[size_t(token)]; score > kMinusInfinity)
+      candidates_.push_back({token, score, 0});
+  if (candidates_.empty()) return false;
+
+  sort_by_id(candidates_);
+  const auto lower = [](const Candidate& a, const Candidate& b) { return a.score < b.score; };
+  const Candidate best = *std::max_element(candidates_.begin(), candidates_.end(), lower);
+  if (params_.temperature == 0) {
+    candidates_.assign(1, best);
+    return top.rest < best.score;
+  }
+  const Scale scale{moves_highest(params_.temperature) ? best.score : 0, params_.temperature};
+  for (Candidate& candidate : candidates_) candidate.score = scale(candidate.score);
+  const float outside = scale(top.rest);
+  if (params_.top_k == 0)  // min-p drops the others, whatever they are
+    return std::exp(double(outside) - double(scale(best.score))) < params_.min_p * (1 - kExpError);
+  if (candidates_.size() < size_t(params_.top_k)) return top.rest == kMinusInfinity;
+  keep_top_k(params_.top_k, candidates_);
+  sort_by_id(candidates_);
+  return outside < std::min_element(candidates_.begin(), candidates_.end(), lower)->score;
+}
+
+// Leaves the tokens to draw from in candidates_, ordered by id, and returns the sum of their weights.
+double Sampler::narrow_candidates() {
+  if (params_.temperature == 0) return 1;
   weigh(candidates_);
   filter_top_p(params_.top_p, candidates_);
   filter_min_p(params_.min_p, candidates_);
   filter_typical(params_.typical_p, candidates_);
-  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.token < b.token; };
-  if (!std::is_sorted(candidates_.begin(), candidates_.end(), by_id))
-    std::sort(candidates_.begin(), candidates_.end(), by_id);
+  sort_by_id(candidates_);
   double sum = 0;
   for (const Candidate& candidate : candidates_) sum += candidate.weight;
   return sum;
 }
 
+Sampler::Sample Sampler::draw(double sum, uint64_t position) const {
+  // Walk the cumulative weights; rounding can leave a rest that belongs to the last candidate.
+  double rest = philox_uniform(params_.seed, position, kTokenStream) * sum;
+  size_t chosen = 0;
+  while (chosen + 1 < candidates_.size() && rest >= candidates_[chosen].weight)
+    rest -= candidates_[chosen++].weight;
+  return {candidates_[chosen].token, std::numeric_limits<float>::quiet_NaN(), {}};
+}
+
 std::vector<TokenProbability> Sampler::distribution(std::span<const float> logits,
                                                     std::span<const int32_t> history, uint64_t position) {
-  const double sum = fill_candidates(logits, history, position);
+  fill_candidates(logits, history, position);
+  const double sum = narrow_candidates();
   std::vector<TokenProbability> out;
   out.reserve(candidates_.size());
   for (const Candidate& candidate : candidates_)
@@ -116,16 +191,16 @@ std::vector<TokenProbability> Sampler::distribution(std::span<const float> logit
 
 Sampler::Sample Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
                                 uint64_t position) {
-  const double sum = fill_candidates(logits, history, position);
-  // Walk the cumulative weights; rounding can leave a rest that belongs to the last candidate.
-  double rest = philox_uniform(params_.seed, position, kTokenStream) * sum;
-  size_t chosen = 0;
-  while (chosen + 1 < candidates_.size() && rest >= candidates_[chosen].weight)
-    rest -= candidates_[chosen++].weight;
-
-  Sample sample{candidates_[chosen].token, std::numeric_limits<float>::quiet_NaN(), {}};
+  fill_candidates(logits, history, position);
+  Sample sample = draw(narrow_candidates(), position);
   if (params_.logprobs > 0) add_logprobs(logits, size_t(params_.logprobs), sample);
   return sample;
+}
+
+std::optional<Sampler::Sample> Sampler::sample(const TopLogits& top, std::span<const int32_t> history,
+                                               uint64_t position) {
+  if (top.tokens.empty() || !draws_from_top() || !fill_candidates(top, history)) return std::nullopt;
+  return draw(narrow_candidates(), position);
 }
 
 }  // namespace maestrale

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "base/top_logits.h"
 #include "sampling/filters.h"
 #include "sampling/penalties.h"
 #include "sampling/sampling_params.h"
@@ -43,6 +45,12 @@ class Sampler {
   // Error{kInvalidArg} when the logit bias leaves no token.
   Sample sample(std::span<const float> logits, std::span<const int32_t> history, uint64_t position);
 
+  // The same token, drawn from the highest logits of the position alone. Nothing where another logit might
+  // matter: when the whole row has to be asked.
+  std::optional<Sample> sample(const TopLogits& top, std::span<const int32_t> history, uint64_t position);
+  // Whether that can succeed with these options: none of them raises a score, none looks at all of them.
+  bool draws_from_top() const;
+
   // What sample() draws from: the tokens that are left, ordered by id, with probabilities that sum to
   // 1. One token for temperature 0.
   std::vector<TokenProbability> distribution(std::span<const float> logits, std::span<const int32_t> history,
@@ -51,12 +59,16 @@ class Sampler {
   const SamplingParams& params() const { return params_; }
 
  private:
-  double fill_candidates(std::span<const float> logits, std::span<const int32_t> history, uint64_t position);
+  void adjust_scores(std::span<const int32_t> history);
+  void fill_candidates(std::span<const float> logits, std::span<const int32_t> history, uint64_t position);
+  bool fill_candidates(const TopLogits& top, std::span<const int32_t> history);
+  double narrow_candidates();
+  Sample draw(double sum, uint64_t position) const;
 
   SamplingParams params_;
   size_t vocab_size_;
   Penalties penalties_;
-  std::vector<float> scores_;
+  std::vector<float> scores_;  // of all tokens; after fill_candidates(top) of those in `top`
   std::vector<Candidate> candidates_;
 };
 

@@ -268,3 +268,100 @@ TEST("sampling: options out of range are refused by name") {
   for (const int32_t bad : {-1, 10}) refuse({.logit_bias = {{bad, 1}}}, "logitBias");
   for (const float bad : {nan, kInf, 1e9f}) refuse({.logit_bias = {{1, bad}}}, "logitBias");
 }
+
+namespace {
+
+// The `n` highest logits, in an order of their own, and the highest of the others.
+struct Top {
+  Top(const std::vector<float>& all, size_t n) {
+    for (size_t i = 0; i < all.size(); ++i) tokens.push_back(int32_t(i));
+    std::stable_sort(tokens.begin(), tokens.end(),
+                     [&](int32_t a, int32_t b) { return all[size_t(a)] > all[size_t(b)]; });
+    if (n < all.size()) rest = all[size_t(tokens[n])];
+    tokens.resize(std::min(n, all.size()));
+    for (const int32_t token : tokens) logits.push_back(all[size_t(token)]);
+  }
+  TopLogits view() const { return {tokens, logits, rest}; }
+  std::vector<int32_t> tokens;
+  std::vector<float> logits;
+  float rest = -kInf;
+};
+
+}  // namespace
+
+TEST("sampling: the highest logits give the token that all of them give, or none") {
+  constexpr int32_t kVocab = 2000;
+  const std::vector<SamplingParams> all_params = {
+      {.temperature = 0},
+      {.temperature = 0, .repetition_penalty = 1.3f, .frequency_penalty = 0.4f},
+      {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.1f, .last_n_tokens = 64},
+      {.temperature = 1.7f, .top_k = 20, .typical_p = 0.9f, .presence_penalty = 0.5f},
+      {.temperature = 3.0f, .top_k = 60},  // the division makes scores equal that were not
+      {.temperature = 1e-4f, .top_k = 50, .min_p = 0.01f},
+      {.temperature = 0.9f, .min_p = 0.05f},
+      {.temperature = 0.7f, .top_k = 5, .logit_bias = {{3, -kInf}, {7, -1.5f}, {1999, -kInf}}}};
+  uint32_t state = 1;
+  const auto random = [&] { return state = state * 1664525u + 1013904223u, double(state >> 8) * 0x1p-24; };
+  for (SamplingParams params : all_params) {
+    int decided = 0, undecided = 0;
+    for (uint64_t position = 0; position < 300; ++position) {
+      // Some rows with many equals, some peaked.
+      std::vector<float> logits(kVocab);
+      const double step = position % 3 == 0 ? 0.25 : 0, peak = position % 2 == 0 ? 6 : 1;
+      for (float& logit : logits) {
+        const double value = peak * -std::log(1e-6 + random());
+        logit = float(step > 0 ? std::round(value / step) * step : value);
+      }
+      std::vector<int32_t> history;
+      for (int i = 0; i < 80; ++i) history.push_back(int32_t(random() * kVocab));
+      params.seed = position;
+      Sampler sampler(params, kVocab);
+      CHECK(sampler.draws_from_top());
+      const Top top(logits, 128);
+      const int32_t want = sampler.sample(logits, history, position).token;
+      const auto got = sampler.sample(top.view(), history, position);
+      CHECK(!got || got->token == want);
+      ++(got ? decided : undecided);
+    }
+    CHECK(decided > 150);
+    CHECK(undecided < 150);
+  }
+}
+
+TEST("sampling: the highest logits decide nothing where another one might matter") {
+  const std::vector<float> logits = {5, 4, 4, 3, 1, 1, 0, -1};
+  const auto decides = [&](const SamplingParams& params, size_t n, std::vector<int32_t> history = {}) {
+    return Sampler(params, 8).sample(Top(logits, n).view(), history, 0).has_value();
+  };
+  // All that are there, or more than there are.
+  CHECK(decides({.top_k = 3}, 4) && decides({.top_k = 8}, 8) && decides({.top_k = 99}, 8));
+  CHECK(!decides({.top_k = 5}, 4) && !decides({.top_k = 4}, 3));
+  // An equal of the last one is left out.
+  CHECK(!decides({.top_k = 2}, 2) && decides({.top_k = 2}, 3) && !decides({.top_k = 5}, 5));
+  // A penalty brings the best ones below what is left out.
+  const SamplingParams penalised{.temperature = 0, .presence_penalty = 5};
+  CHECK(decides(penalised, 4) && decides(penalised, 4, {0}) && !decides(penalised, 4, {0, 1, 2, 3}));
+  CHECK(decides({.temperature = 0, .logit_bias = {{0, -kInf}}}, 3) &&
+        !decides({.temperature = 0, .logit_bias = {{0, -kInf}}}, 2));
+  // Min-p against the likeliest: exp(-2) is 0.135.
+  CHECK(decides({.min_p = 0.14f}, 3) && !decides({.min_p = 0.13f}, 3) && decides({.min_p = 0.13f}, 4));
+  // What raises scores, looks at all of them or tells them is never decided.
+  for (const SamplingParams& params : std::vector<SamplingParams>{{},
+                                                                  {.top_p = 0.5f},
+                                                                  {.top_p = 0.5f, .min_p = 0.2f},
+                                                                  {.top_k = 3, .repetition_penalty = 0.9f},
+                                                                  {.top_k = 3, .frequency_penalty = -1},
+                                                                  {.top_k = 3, .presence_penalty = -1},
+                                                                  {.top_k = 3, .logit_bias = {{2, 1}}},
+                                                                  {.top_k = 3, .logprobs = 1}}) {
+    CHECK(!Sampler(params, 8).draws_from_top());
+    CHECK(!decides(params, 8));
+  }
+  // Damaged logits are the whole row's error.
+  for (const float bad : {kInf, std::nanf("")}) {
+    const int32_t tokens[] = {2, 0};
+    const float values[] = {bad, 1};
+    CHECK(!Sampler({.temperature = 0}, 8).sample(TopLogits{tokens, values, 0}, {}, 0));
+  }
+  CHECK(!Sampler({.temperature = 0}, 8).sample(TopLogits{}, {}, 0));
+}

@@ -77,6 +77,7 @@ PTXSIM_API ptxsim_reset() {
   const std::lock_guard<std::recursive_mutex> guard(d.lock);
   d.counters.clear();
   d.calls.clear();
+  d.bytes_to_host = 0;
   d.trace.clear();
   d.output.clear();
   d.last_fault.clear();

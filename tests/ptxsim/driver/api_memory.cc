@@ -56,6 +56,7 @@ int copy_out(Stream& s, void* to, uint64_t from, size_t bytes) {
     if (!driver().valid_range(from, bytes))
       return driver().fail(kIllegalAddress, "a queued copy reads memory that was freed");
     std::memcpy(to, driver().memory->host(from), bytes);
+    driver().bytes_to_host += bytes;
   });
   return pinned || s.capture ? result : finish(s, result);  // to pageable memory the call waits
 }

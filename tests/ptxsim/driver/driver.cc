@@ -311,7 +311,8 @@ std::string Driver::report() const {
   const auto count = [](const char* name, size_t n) {
     return ",\"" + std::string(name) + "\":" + std::to_string(n);
   };
-  out += "},\"leaks\":{\"allocations\":" + std::to_string(leaked) + count("bytes", leaked_bytes) +
+  out += "},\"bytesToHost\":" + std::to_string(bytes_to_host) +
+         ",\"leaks\":{\"allocations\":" + std::to_string(leaked) + count("bytes", leaked_bytes) +
          count("modules", modules.size()) + count("streams", streams.size()) +
          count("events", events.size()) + count("graphs", graphs.size()) +
          count("graphExecs", graph_execs.size()) + count("hostAllocations", host_allocations.size()) +

@@ -144,6 +144,7 @@ class Driver {
   std::map<void*, Context*> host_allocations;
   std::map<std::string, Counters> counters;
   std::map<std::string, uint64_t> calls;
+  uint64_t bytes_to_host = 0;      // of copies that have run
   std::vector<std::string> trace;  // the latest calls
   std::string output;              // of printf
 

@@ -348,11 +348,13 @@ TEST("ptxsim driver: counters, calls and leaks are reported") {
   CHECK_EQ(d.cuda.call("cuMemsetD32_v2", p, 0u, size_t(1024)), 0);
   CHECK_EQ(d.launch(p, 1, 1024), 0);
   CHECK_EQ(d.cuda.call("cuCtxSynchronize"), 0);
+  char back[96];
+  CHECK_EQ(d.cuda.call("cuMemcpyDtoH_v2", static_cast<void*>(back), p, sizeof back), 0);
   CHECK_EQ(d.cuda.call("cuMemFree_v2", q), 0);
   const std::string r = d.cuda.text("ptxsim_report");
   for (const char* part : {"\"launches\":1", "\"threadInstructions\":14336", "\"sectorsRequested\":256",
                            "\"uniqueReadSectors\":128", "\"uniqueWrittenSectors\":128",
-                           "\"cuLaunchKernel\":1", "\"allocations\":1,\"bytes\":4096"})
+                           "\"cuLaunchKernel\":1", "\"bytesToHost\":96", "\"allocations\":1,\"bytes\":4096"})
     if (r.find(part) == r.npos)
       maestrale::test::fail(__FILE__, __LINE__, std::string(part) + " is not in " + r);
 }
