@@ -24,6 +24,7 @@ Kernels::Kernels(const KernelModule& module)
     matmul_many[i] = {module, "matmul_many_" + type};
     if (kQuantTraits[i].items_per_block == 1) continue;
     matmul_row[i] = {module, "matmul_row_" + type};
+    matmul_most[i] = {module, "matmul_most_" + type};
     matmul_tile[i] = {module, "matmul_tile_" + type};
   }
   const char* forms[] = {"q256", "q32", "q32_wide", "halves"};

@@ -26,8 +26,10 @@ struct Kernels {
   std::array<Kernel<Address, Address, Address, int, int64_t>, kQuantTraits.size()> embed;
   std::array<Kernel<Address, Address, int, int, int64_t>, kQuantTraits.size()> repack;
   Kernel<Address, Address, Address, int, int, int, int> matmul_f32;
-  // By the number of rows: one, kFewRows, kManyRows, more. Of F16 and BF16 there are the two in the middle.
-  std::array<Kernel<MatmulArgs>, kQuantTraits.size()> matmul_row, matmul_few, matmul_many, matmul_tile;
+  // By the number of rows: one, kFewRows, kManyRows, kMostRows, more. Of F16 and BF16 there are
+  // matmul_few and matmul_many.
+  std::array<Kernel<MatmulArgs>, kQuantTraits.size()> matmul_row, matmul_few, matmul_many, matmul_most,
+      matmul_tile;
   // By the form of the activations: a scale for 256 or for 32 columns, the latter in 8 or 14 bits; halves.
   std::array<Kernel<Address, Address, int, int>, 4> quantize;
   std::array<Kernel<Address, Address, Address, int, int, float>, 4> norm_quantize;

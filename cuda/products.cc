@@ -62,16 +62,18 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
   MatmulArgs args{};
   if (heads != nullptr) args.heads = *heads;
   const Matrix& first = *parts[0].projection.weight;
-  int64_t stripes = 0, blocks = 0;
+  const auto blocks = [&](int stripes_each) {
+    int64_t all = 0;
+    for (const Part& part : parts.first(epilogue == Epilogue::kSwiGlu ? 1 : parts.size()))
+      all += ceil_div(part.projection.weight->rows, kStripeRows * stripes_each);
+    return all;
+  };
   for (size_t p = 0; p < parts.size(); ++p) {
     const auto& [weight, out] = parts[p].projection;
     const Matrix& w = *weight;
     forget(out);
     args.part[p] = {reinterpret_cast<const unsigned char*>(w.data), out.data, int(w.rows), parts[p].role};
     if (heads != nullptr) args.n_heads += int(w.rows) / heads->head_dim;
-    if (epilogue == Epilogue::kSwiGlu && p > 0) continue;
-    stripes += ceil_div(w.rows, kStripeRows);
-    blocks += ceil_div(w.rows, kStripeRows * kTileStripes);
   }
   args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_[now_].address()));
   if (epilogue == Epilogue::kSwiGlu) {
@@ -86,13 +88,15 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
   const size_t type = type_index(first.type);
   const bool halves = !is_quantised(first.type);
   if (n_rows == 1 && !halves)
-    kernels_.matmul_row[type]({stripes, 1, 256}, args);
+    kernels_.matmul_row[type]({blocks(1), 1, 256}, args);
   else if (n_rows <= kFewRows)
-    kernels_.matmul_few[type]({stripes, 1, 256}, args);
+    kernels_.matmul_few[type]({blocks(1), 1, 256}, args);
   else if (n_rows <= kManyRows || halves)
-    kernels_.matmul_many[type]({stripes, ceil_div(n_rows, kManyRows), 256}, args);
+    kernels_.matmul_many[type]({blocks(1), ceil_div(n_rows, kManyRows), 256}, args);
+  else if (n_rows <= kMostRows)
+    kernels_.matmul_most[type]({blocks(kMostStripes), 1, 256}, args);
   else
-    kernels_.matmul_tile[type]({ceil_div(n_rows, kTileRows), blocks, 256}, args);
+    kernels_.matmul_tile[type]({ceil_div(n_rows, kTileRows), blocks(kTileStripes), 256}, args);
 }
 
 void Products::multiply_f32(int n_rows, Tensor x, const Projection& projection, bool add) {

@@ -16,6 +16,8 @@
 // The units of a row are cut into kSegments runs; the sums of the runs are added in order (segment()).
 #pragma once
 
+#include <utility>
+
 #include "tiles.cuh"
 
 namespace maestrale::device {
@@ -37,7 +39,7 @@ template <int kGroups, int kUnitRecords>
 struct GlobalRows {
   const Byte* records;
   unsigned row[kGroups],
-      column[kGroups][2];  // offsets; 32 rows of a record every 256 columns are far below 4 GiB
+      column[kGroups][2];  // offsets; 64 rows of a record every 256 columns are far below 4 GiB
   // Rows behind the last stand for it: their results are thrown away.
   __device__ GlobalRows(const Byte* records_of_unit, int rows, int units, int lane)
       : records(records_of_unit) {
@@ -193,18 +195,40 @@ __device__ inline void unit_times_row(const Byte* unit, const Byte* record, int 
   }
 }
 
-// The same for the first `groups` of kGroups groups of eight rows: f[g][i] += weight row l / 4 + 8 (i / 2)
-// times row 2 (l % 4) + i % 2 of group g.
-template <class Tiled, int kGroups, class Rows>
-__device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int groups, int lane,
-                                         float (&f)[kGroups][4]) {
-  const typename Tiled::Head head(unit, lane >> 2);
+// What make(p) gives for each stripe p of kStripes.
+template <class T, int kStripes>
+struct Stripes {
+  T of[kStripes];
+};
+template <class T, class Make, int... p>
+__device__ inline Stripes<T, sizeof...(p)> for_stripes(Make make, std::integer_sequence<int, p...>) {
+  return {{make(p)...}};
+}
+
+// The same for a unit of each of kStripes stripes, and the first `groups` of kGroups groups of eight rows:
+// f[p][g][i] += weight row l / 4 + 8 (i / 2) of stripe p times row 2 (l % 4) + i % 2 of group g.
+template <class Tiled, int kStripes, int kGroups, class Rows>
+__device__ inline void units_times_groups(const Byte* const (&units)[kStripes], const Rows& rows, int groups,
+                                          int lane, float (&f)[kStripes][kGroups][4]) {
+  using Head = typename Tiled::Head;
+  constexpr std::make_integer_sequence<int, kStripes> kEach;
+  const auto heads = for_stripes<Head>([&](int p) { return Head(units[p], lane >> 2); }, kEach);
+  // What the groups share is computed before the first of them: the compiler does not move inline assembly
+  // out of the branches.
   if constexpr (requires { Tiled::kSub; }) {
-    int sums[kGroups][4] = {};
+    constexpr int kPieces = kUnitCols / kTilesPerUnit / Tiled::kSub;  // of a tile, each with its scale
+    int sums[kStripes][kGroups][4] = {};
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
-      Codes a;
-      Tiled::codes(unit, lane, t, a);
+      Codes a[kStripes];
+      int scales[kStripes][kPieces][2];
+#pragma unroll
+      for (int p = 0; p < kStripes; ++p) {
+        Tiled::codes(units[p], lane, t, a[p]);
+#pragma unroll
+        for (int i = 0; i < 2 * kPieces; ++i)
+          scales[p][i >> 1][i & 1] = heads.of[p].scale(i & 1, kPieces * t + (i >> 1));
+      }
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         if (kGroups > 1 && g >= groups) break;
@@ -212,40 +236,59 @@ __device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int
 #pragma unroll
         for (int s = 0; s < 2; ++s) {
           const unsigned x0 = s == 0 ? x.x : x.z, x1 = s == 0 ? x.y : x.w;
-          if constexpr (Tiled::kSub == 32) {
-            int c[4] = {};
-            mma_k32(c, a[s], x0, x1);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sums[g][i] += head.scale(i >> 1, 2 * t + s) * c[i];
-          } else {
-            int c[4] = {}, e[4] = {};
-            mma_k16(c, a[s][0], a[s][1], x0);
-            mma_k16(e, a[s][2], a[s][3], x1);
+          for (int p = 0; p < kStripes; ++p) {
+            if constexpr (Tiled::kSub == 32) {
+              int c[4] = {};
+              mma_k32(c, a[p][s], x0, x1);
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-              sums[g][i] +=
-                  head.scale(i >> 1, 4 * t + 2 * s) * c[i] + head.scale(i >> 1, 4 * t + 2 * s + 1) * e[i];
+              for (int i = 0; i < 4; ++i) sums[p][g][i] += scales[p][s][i >> 1] * c[i];
+            } else {
+              int c[4] = {}, e[4] = {};
+              mma_k16(c, a[p][s][0], a[p][s][1], x0);
+              mma_k16(e, a[p][s][2], a[p][s][3], x1);
+#pragma unroll
+              for (int i = 0; i < 4; ++i)
+                sums[p][g][i] += scales[p][2 * s][i >> 1] * c[i] + scales[p][2 * s + 1][i >> 1] * e[i];
+            }
           }
         }
       }
     }
+    const auto ends = for_stripes<Head>(
+        [&](int p) {
+          if (kStripes == 1) return heads.of[p];
+          const Byte* unit = units[p];  // read anew: there are no registers for two minima all the time
+          asm volatile("" : "+l"(unit));
+          return Head(unit, lane >> 2);
+        },
+        kEach);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       if (kGroups > 1 && g >= groups) break;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float sum = __fmul_rn(float(sums[g][i]), head.d[i >> 1]);
-        if constexpr (Tiled::kMinWords > 0) {
-          const auto tail = [&](int part) { return rows.tail(g, i & 1, part); };
-          sum = fmaf(float(minimum_sum<Tiled>(head.mins[i >> 1], tail)), -head.dmin[i >> 1], sum);
+      for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const Head& head = ends.of[p];
+          float sum = __fmul_rn(float(sums[p][g][i]), head.d[i >> 1]);
+          if constexpr (Tiled::kMinWords > 0) {
+            const auto tail = [&](int part) { return rows.tail(g, i & 1, part); };
+            sum = fmaf(float(minimum_sum<Tiled>(head.mins[i >> 1], tail)), -head.dmin[i >> 1], sum);
+          }
+          f[p][g][i] = fmaf(sum, rows.scale(g, i & 1), f[p][g][i]);
         }
-        f[g][i] = fmaf(sum, rows.scale(g, i & 1), f[g][i]);
-      }
     }
   } else {
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
-      const TileCodes<Tiled> a(unit, lane, t);
+      const auto a =
+          for_stripes<TileCodes<Tiled>>([&](int p) { return TileCodes<Tiled>(units[p], lane, t); }, kEach);
+      float d[kStripes][2][2];
+#pragma unroll
+      for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) d[p][i >> 1][i & 1] = heads.of[p].d(i & 1, 2 * t + (i >> 1));
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         // With two bytes also a branch that keeps ptxas from fetching all tiles at once.
@@ -264,19 +307,25 @@ __device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int
           for (int j = 0; j < 2; ++j) scales[j] = rows.tail(g, j, t >> 1);
         }
 #pragma unroll
-        for (int s = 0; s < 2; ++s) {
-          int c[4] = {};
-          a.multiply(c, s, x, y);
-          const int b = 2 * t + s;
+        for (int s = 0; s < 2; ++s)
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const float d = block_scale(scales[i & 1], b);
-            f[g][i] = fmaf(float(c[i]), __fmul_rn(head.d(i >> 1, b), d), f[g][i]);
+          for (int p = 0; p < kStripes; ++p) {
+            int c[4] = {};
+            a.of[p].multiply(c, s, x, y);
+            const int b = 2 * t + s;
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              f[p][g][i] =
+                  fmaf(float(c[i]), __fmul_rn(d[p][s][i >> 1], block_scale(scales[i & 1], b)), f[p][g][i]);
           }
-        }
       }
     }
-    if constexpr (Tiled::kHasM)
+    if constexpr (Tiled::kHasM) {
+      float m[kStripes][8][2];
+#pragma unroll
+      for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+        for (int i = 0; i < 16; ++i) m[p][i >> 1][i & 1] = heads.of[p].m(i & 1, i >> 1);
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         if (kGroups > 1 && g >= groups) break;
@@ -287,11 +336,14 @@ __device__ inline void unit_times_groups(const Byte* unit, const Rows& rows, int
           for (int b = 0; b < 8; ++b) {
             const float d = block_scale(scales[b >> 2], b), sum = block_sum(sums, b);
 #pragma unroll
-            for (int h = 0; h < 2; ++h)
-              f[g][2 * h + j] = fmaf(sum, __fmul_rn(head.m(h, b), d), f[g][2 * h + j]);
+            for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+              for (int h = 0; h < 2; ++h)
+                f[p][g][2 * h + j] = fmaf(sum, __fmul_rn(m[p][b][h], d), f[p][g][2 * h + j]);
           }
         }
       }
+    }
   }
 }
 

@@ -52,7 +52,7 @@ struct HalfRows {
   }
 };
 
-// As unit_times_groups().
+// As units_times_groups().
 template <class Tiled, int kGroups>
 __device__ inline void unit_times_halves(const Byte* unit, const HalfRows<kGroups>& rows, int groups,
                                          int lane, float (&f)[kGroups][4]) {

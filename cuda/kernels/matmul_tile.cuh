@@ -24,14 +24,14 @@ __device__ void matmul_tile(const MatmulArgs& args) {
     const Byte* unit = (m == 0 ? work.weight : work.second) + (long long)stripe * args.units * Tiled::kBytes;
     if (m > 0) __syncthreads();
     if (kUnitRecords == 1) copy.start(0, 0);
-    float f[kGroups][4] = {}, sum[kGroups][4] = {};
+    float f[1][kGroups][4] = {}, sum[kGroups][4] = {};
     int ends = 1;  // segment that ends next
     for (int u = 0; u < args.units; ++u, unit += Tiled::kBytes) {
       for (; segment(ends, args.units) <= u; ++ends)
 #pragma unroll
         for (int i = 0; i < 4 * kGroups; ++i) {
-          sum[i >> 2][i & 3] += f[i >> 2][i & 3];
-          f[i >> 2][i & 3] = 0;
+          sum[i >> 2][i & 3] += f[0][i >> 2][i & 3];
+          f[0][i >> 2][i & 3] = 0;
         }
       int b = u & 1;
       if constexpr (kUnitRecords == 1) {
@@ -48,10 +48,10 @@ __device__ void matmul_tile(const MatmulArgs& args) {
         __syncthreads();
       }
       const SharedRows rows = {buffers[b], buffers[b + kUnitRecords - 1], lane};
-      unit_times_groups<Tiled, kGroups>(unit, rows, groups, lane, f);
+      units_times_groups<Tiled>({unit}, rows, groups, lane, f);
     }
 #pragma unroll
-    for (int i = 0; i < 4 * kGroups; ++i) sum[i >> 2][i & 3] += f[i >> 2][i & 3];
+    for (int i = 0; i < 4 * kGroups; ++i) sum[i >> 2][i & 3] += f[0][i >> 2][i & 3];
     if (work.stripe + warp < stripes)
 #pragma unroll
       for (int i = 0; i < 4 * kGroups; ++i)

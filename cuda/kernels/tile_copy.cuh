@@ -68,7 +68,7 @@ class TileCopy {
 #endif
 };
 
-// The rows of a buffer, as unit_times_groups() reads them.
+// The rows of a buffer, as units_times_groups() reads them.
 struct SharedRows {
   const TileBuffer &first, &buffer;  // of the unit's first record and of its last
   int lane;

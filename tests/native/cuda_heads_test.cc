@@ -123,7 +123,7 @@ void check_case(const Case& c) {
   const Rows rows(c.head_dim, random);
   const KvConfig config{kLayers, kKvHeads, c.head_dim, c.kv, kPages, 0};
 
-  for (const int32_t n : {1, 7, 30, kRows}) {
+  for (const int32_t n : {1, 7, 30, 52, kRows}) {
     for (const bool fused : {true, false}) {
       if (!fused && n != 7) continue;
       const KvCache cache(gpu.device, config);

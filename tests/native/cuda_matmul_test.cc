@@ -238,7 +238,7 @@ void check_products(const char* settings) {
       for (int64_t o = 0; o < outputs; ++o)
         want[size_t(r * outputs + o)] = product(traits.type, rows, o, cols, x.data() + r * cols);
     const Tensor in = gpu.upload(x, cols);
-    for (const int n : {1, 5, 21, 100}) {
+    for (const int n : {1, 5, 21, 50, 100}) {
       const Tensor out = gpu.upload(before, outputs);
       gpu.products.matmul_add(n, in, weight, out);
       const std::vector<float> got = gpu.download<float>(out.data, size_t(100 * outputs));
@@ -302,7 +302,7 @@ TEST("cuda: gate and up in one kernel, several matrices in one launch, and a nor
     weights.push_back(gpu.weights.load_matrix(StoredRows(types[m], kOutputs, cols, rows[m])));
   const std::vector<float> x = random_floats(size_t(70 * cols), random), scale = random_floats(512, random);
   const Tensor in = gpu.upload(x, cols), norm = gpu.upload(scale, cols);
-  for (const int n : {1, 3, 70}) {
+  for (const int n : {1, 3, 40, 70}) {
     const std::vector<float> zeros(size_t(70 * 512));
     const Tensor h = gpu.upload(zeros, cols), gated = gpu.upload(zeros, kOutputs);
     const Projection down{&w_down, gpu.upload(zeros, 40)};
