@@ -16,13 +16,13 @@ extern "C" __global__ void __launch_bounds__(128) row_sum(const float* x, float*
   if (threadIdx.x == 0) out[blockIdx.x] = partial[0] + partial[1] + partial[2] + partial[3];
 }
 
-// Exclusive prefix sums of 128 integers (Hillis and Steele 1986), two buffers, a barrier a step; the last
-// sum comes first, so that the last barrier matters too.
+// Prefix sums of 128 integers behind a first one (Hillis and Steele 1986), two buffers, a barrier a step; the
+// last sum comes first, so that the last barrier matters too.
 extern "C" __global__ void __launch_bounds__(128) scan(const int* x, int* out) {
   __shared__ int buffer[2][128];
   const int t = threadIdx.x;
   int from = 0;
-  buffer[0][t] = t > 0 ? x[blockIdx.x * 128 + t - 1] : 0;
+  buffer[0][t] = t > 0 ? x[blockIdx.x * 128 + t - 1] : blockIdx.x + 3;
   __syncthreads();
   for (int step = 1; step < 128; step *= 2) {
     buffer[1 - from][t] = buffer[from][t] + (t >= step ? buffer[from][t - step] : 0);

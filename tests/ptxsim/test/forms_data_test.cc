@@ -179,6 +179,9 @@ TEST("ptxsim forms: cvt from integers") {
   f.push_back({"cvt.s8.s32 d, a;", Type::kS32, {Type::kS32}, [](Bits a, Bits, Bits, Bits) {
                  return bits_of(int32_t(int8_t(a)));
                }});
+  f.push_back({"cvt.s16.s8 d, a;", Type::kS16, {Type::kS16}, [](Bits a, Bits, Bits, Bits) {
+                 return bits_of(int16_t(int8_t(a)));
+               }});
   f.push_back({"cvt.rn.f32.u8 d, a;", Type::kF32, {Type::kU16}, [](Bits a, Bits, Bits, Bits) {
                  return bits_of(float(a & 255));
                }});
@@ -221,8 +224,20 @@ TEST("ptxsim forms: cvt between floats") {
     const _Float16 h = _Float16(x);
     return h != h ? Bits{0x7fff} : bits_of(h);
   };
+  const auto bfloat = [](float x) {  // to the nearest, of two the even one
+    const uint32_t bits = uint32_t(bits_of(x));
+    return x != x ? Bits{0x7fff} : Bits(bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  };
   const Type f32 = Type::kF32, f64 = Type::kF64, f16 = Type::kF16;
   std::vector<Form> f = {
+      {"cvt.rn.bf16.f32 d, a;",
+       Type::kBf16,
+       {f32},
+       [=](Bits a, Bits, Bits, Bits) { return bfloat(as<float>(a)); }},
+      {"cvt.rn.bf16x2.f32 d, a, b;",
+       Type::kBf16x2,
+       {f32, f32},
+       [=](Bits a, Bits b, Bits, Bits) { return bfloat(as<float>(a)) << 16 | bfloat(as<float>(b)); }},
       {"cvt.rn.f16.f32 d, a;", f16, {f32}, [=](Bits a, Bits, Bits, Bits) { return half(as<float>(a)); }},
       {"cvt.rn.f16.f64 d, a;", f16, {f64}, [=](Bits a, Bits, Bits, Bits) { return half(as<double>(a)); }},
       {"cvt.f32.f16 d, a;",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loads, stores and atomics of every width, on the word of memory that each thread has to itself ([o]);
-// shuffles, reductions and integer mma against their definitions.
+// vectors, shuffles and reductions against their definitions.
 #include <algorithm>
 #include <functional>
 
@@ -158,49 +158,107 @@ TEST("ptxsim forms: vote, match, redux, activemask") {
   CHECK_EQ(warp("activemask.b32 d;")[9], 0xffffffffu);
 }
 
-TEST("ptxsim forms: mma on bytes, every element in its place") {
-  for (const int m : {8, 16}) {
-    const int k = m == 8 ? 16 : 32, na = m == 8 ? 1 : 4, nb = m == 8 ? 1 : 2, nd = m == 8 ? 2 : 4;
-    const auto list = [](const char* name, int n) {
-      std::string s = "{";
-      for (int i = 0; i < n; ++i) s += (i ? ", " : "") + std::string(name) + std::to_string(i);
-      return s + "}";
-    };
-    std::string text =
-        ".visible .entry k(.param .u64 ab, .param .u64 out) {\n.reg .b32 t, a<4>, b<2>, d<4>;\n.reg .b64 i, "
-        "o, w;\nld.param.u64 i, [ab];\nld.param.u64 o, [out];\n"
-        "mov.u32 t, %tid.x;\nmul.wide.u32 w, t, 32;\nadd.s64 i, i, w;\nmul.wide.u32 w, t, 16;\nadd.s64 o, o, "
-        "w;\n";
-    for (int q = 0; q < na; ++q)
-      text += "ld.global.u32 a" + std::to_string(q) + ", [i+" + std::to_string(4 * q) + "];\n";
-    for (int q = 0; q < nb; ++q)
-      text += "ld.global.u32 b" + std::to_string(q) + ", [i+" + std::to_string(16 + 4 * q) + "];\n";
-    for (int q = 0; q < nd; ++q)
-      text += "mov.u32 d" + std::to_string(q) + ", " + std::to_string(100 * q) + ";\n";
-    text += "mma.sync.aligned." + std::string(m == 8 ? "m8n8k16" : "m16n8k32") + ".row.col.s32.s8.s8.s32 " +
-            list("d", nd) + ", " + list("a", na) + ", " + list("b", nb) + ", " + list("d", nd) + ";\n";
-    for (int q = 0; q < nd; ++q)
-      text += "st.global.u32 [o+" + std::to_string(4 * q) + "], d" + std::to_string(q) + ";\n";
-    Simulation s(module_text(text + "ret;\n}\n"));
-    const auto a = [](int r, int c) { return int8_t(r * 31 + c * 17 - 100); };
-    const auto b = [](int r, int c) { return int8_t(r * 13 - c * 29 + 50); };
-    std::vector<int8_t> in(32 * 32);
-    for (int lane = 0; lane < 32; ++lane)
-      for (int j = 0; j < 4; ++j) {
-        for (int q = 0; q < na; ++q)
-          in[size_t(lane * 32 + q * 4 + j)] = a(lane / 4 + 8 * (q % 2), lane % 4 * 4 + j + 16 * (q / 2));
-        for (int q = 0; q < nb; ++q)
-          in[size_t(lane * 32 + 16 + q * 4 + j)] = b(lane % 4 * 4 + j + 16 * q, lane / 4);
-      }
-    const uint64_t ip = s.upload(in), op = s.upload(std::vector<int32_t>(128, 0));
-    s.launch("k", {1}, {32}, 0, ip, op);
-    const auto out = s.download<int32_t>(op, 128);
-    for (int lane = 0; lane < 32; ++lane)
-      for (int q = 0; q < nd; ++q) {
-        int32_t sum = 100 * q;
-        for (int i = 0; i < k; ++i) sum += a(lane / 4 + 8 * (q / 2), i) * b(i, lane % 4 * 2 + q % 2);
-        CHECK_EQ(out[size_t(lane * 4 + q)], sum);
-      }
+// The words of `out` behind a kernel of one warp whose lanes have 16 bytes of `in` (i), of a shared array
+// (sh) and of `out` (o) each.
+std::vector<uint32_t> moved(const std::string& body, const std::vector<uint32_t>& in) {
+  Simulation s(module_text(
+      ".visible .entry k(.param .u64 in, .param .u64 out) {\n.shared .align 16 .b8 all[512];\n"
+      ".reg .b32 r<4>, t, sh;\n.reg .f32 f<4>;\n.reg .b16 h<4>;\n.reg .b64 l, i, o, w;\nld.param.u64 i, [in];"
+      "\nld.param.u64 o, [out];\ncvta.to.global.u64 i, i;\ncvta.to.global.u64 o, o;\nmov.u32 t, %tid.x;\n"
+      "mov.u32 sh, all;\nmad.lo.u32 sh, t, 16, sh;\nmul.wide.u32 w, t, 16;\nadd.s64 i, i, w;\n"
+      "add.s64 o, o, w;\n" +
+      body + "\nret;\n}\n"));
+  const uint64_t from = s.upload(in), to = s.upload(std::vector<uint32_t>(in.size(), 0));
+  s.launch("k", {1}, {32}, 0, from, to);
+  return s.download<uint32_t>(to, in.size());
+}
+
+TEST("ptxsim forms: ld and st of vectors, in global and shared memory, by every path of the caches") {
+  std::vector<uint32_t> in(128);
+  for (size_t i = 0; i < in.size(); ++i) in[i] = 0x3f800000u + uint32_t(i) * 0x01030507u;
+  const auto list = [](const char* name, int n) {
+    if (n == 1) return std::string(name) + "0";
+    std::string s = "{";
+    for (int k = 0; k < n; ++k) s += (k ? ", " : "") + std::string(name) + std::to_string(k);
+    return s + "}";
+  };
+  const auto words = [](const std::string& op, const std::string& at, const char* name, int n) {
+    std::string s;
+    for (int k = 0; k < n; ++k) {
+      const std::string reg = name + std::to_string(k), place = "[" + at + "+" + std::to_string(4 * k) + "]";
+      s += op + (op[0] == 'l' ? reg + ", " + place : place + ", " + reg) + ";\n";
+    }
+    return s;
+  };
+  for (const int n : {1, 2, 4})
+    for (const std::string type : {"u32", "f32", "b32"}) {
+      const char* name = type == "f32" ? "f" : "r";
+      const std::string v = n == 1 ? "" : ".v" + std::to_string(n), form = v + "." + type + " ";
+      std::vector<uint32_t> want(in.size());
+      for (size_t k = 0; k < in.size(); ++k) want[k] = int(k % 4) < n ? in[k] : 0;
+      // Each form against single words, which have a test of their own.
+      std::vector<std::string> bodies;
+      for (const char* cache : {"", ".nc", ".cg", ".ca", ".cs"})
+        bodies.push_back("ld.global" + std::string(cache) + form + list(name, n) + ", [i];\n" +
+                         words("st.global.b32 ", "o", name, n));
+      bodies.push_back(words("ld.global.b32 ", "i", name, n) + "st.global" + form + "[o], " + list(name, n) +
+                       ";");
+      bodies.push_back(words("ld.global.b32 ", "i", name, n) + "st.shared" + form + "[sh], " + list(name, n) +
+                       ";\n" + words("ld.shared.b32 ", "sh", name, n) +
+                       words("st.global.b32 ", "o", name, n));
+      bodies.push_back(words("ld.global.b32 ", "i", name, n) + words("st.shared.b32 ", "sh", name, n) +
+                       "ld.shared" + form + list(name, n) + ", [sh];\n" +
+                       words("st.global.b32 ", "o", name, n));
+      for (const std::string& body : bodies)
+        if (moved(body, in) != want) maestrale::test::fail(__FILE__, __LINE__, body);
+    }
+  // Bytes, halves and double words.
+  std::vector<uint32_t> bytes(in.size()), doubles(in.size());
+  for (size_t k = 0; k < in.size(); ++k) {
+    bytes[k] = k % 4 == 0 ? in[k] >> 16 & 255 : 0;
+    doubles[k] = k % 4 < 2 ? in[k] : 0;
+  }
+  for (const std::string load :
+       {"ld.global.nc.u8 h0, [i+2];",
+        "ld.global.u8 h0, [i+2];\nst.shared.u8 [sh+5], h0;\nld.shared.u8 h0, [sh+5];",
+        "ld.global.nc.u16 h0, [i+2];\nand.b16 h0, h0, 255;",
+        "ld.global.s8 h0, [i+2];\ncvt.s16.s8 h0, h0;\nand.b16 h0, h0, 255;"})
+    if (moved(load + "\ncvt.u32.u16 r0, h0;\nst.global.u32 [o], r0;", in) != bytes)
+      maestrale::test::fail(__FILE__, __LINE__, load);
+  CHECK(moved("ld.global.u64 l, [i];\nst.shared.u64 [sh], l;\nld.shared.v2.u32 {r0, r1}, [sh];\n"
+              "st.global.v2.u32 [o], {r0, r1};",
+              in) == doubles);
+  CHECK(moved("ld.global.v2.u32 {r0, r1}, [i];\nst.shared.v2.u32 [sh], {r0, r1};\nld.shared.u64 l, [sh];\n"
+              "st.global.u64 [o], l;",
+              in) == doubles);
+}
+
+TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that count") {
+  struct alignas(8) Parameter {
+    uint32_t words[4];
+    float value;
+    uint32_t last;
+  };
+  Simulation s(module_text(
+      ".visible .entry k(.param .align 8 .b8 p[24], .param .u64 out) {\n.shared .align 4 .b8 top[4];\n.reg "
+      ".b32 "
+      "a, b, c, t, n, x, at;\n.reg .f32 f;\n.reg .b64 o, w;\n.reg .pred q, z;\nld.param.u64 o, [out];\n"
+      "mov.u32 t, %tid.x;\nmul.wide.u32 w, t, 16;\nadd.s64 o, o, w;\nld.param.v2.u32 {a, b}, [p+8];\n"
+      "ld.param.f32 f, [p+16];\nmov.u32 at, top;\nsetp.eq.u32 z, t, 0;\n@z st.shared.u32 [at], 7;\n"
+      "bar.sync 0;\nmad.lo.u32 x, t, 0x9e3779b9, 12345;\natom.shared.max.u32 c, [at], x;\n"
+      "rem.u32 n, t, 3;\nsetp.eq.u32 q, n, 0;\nbar.red.popc.u32 n, 0, q;\nld.shared.u32 x, [at];\n"
+      "sub.u32 b, b, a;\nst.global.v2.u32 [o], {b, n};\nst.global.f32 [o+8], f;\nst.global.u32 [o+12], x;\n"
+      "ret;\n}\n"));
+  const uint64_t out = s.upload(std::vector<uint32_t>(96 * 4, 0));
+  s.launch("k", {1}, {96}, 0, Parameter{{1, 2, 30, 400}, 1.5f, 9}, out);
+  uint32_t top = 7;
+  for (uint32_t t = 0; t < 96; ++t) top = std::max(top, t * 0x9e3779b9u + 12345);
+  const auto got = s.download<uint32_t>(out, 96 * 4);
+  for (size_t t = 0; t < 96; ++t) {
+    CHECK_EQ(got[4 * t], 370u);
+    CHECK_EQ(got[4 * t + 1], 32u);
+    CHECK_EQ(got[4 * t + 2], uint32_t(bits_of(1.5f)));
+    CHECK_EQ(got[4 * t + 3], top);
   }
 }
 

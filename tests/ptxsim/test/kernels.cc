@@ -44,7 +44,7 @@ bool scan(const std::string& ptx, const Options& options) {
   s.launch("scan", {2}, {128}, 0, in, out);
   const auto got = s.download<int>(out, 256);
   for (size_t i = 0, sum = 0; i < 256; ++i) {
-    if (i % 128 == 0) sum = 0;
+    if (i % 128 == 0) sum = i / 128 + 3;
     if (got[i / 128 * 128 + 127 - i % 128] != int(sum)) return false;
     sum += size_t(x[i]);
   }

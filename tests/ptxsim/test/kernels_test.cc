@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // nvcc's own PTX for four architectures, and the mutator: PTX with one synchronisation deleted or one
-// comparison flipped must be caught, by a check or by its result.
+// comparison flipped or taken one step further must be caught, by a check or by its result.
 #include "kernels.h"
 
 #include <chrono>
@@ -32,22 +32,26 @@ TEST("ptxsim kernels: results are right for every architecture, schedule, copy m
 
 struct Mutant {
   std::string what, text;
-  std::string with_trap;  // the line replaced by a trap: survives where the line is never executed
+  // Traps where the change could be seen for the first time: what survives this is never executed, or never
+  // compares equals where the change is about equals.
+  std::string with_trap;
 };
 
 // The lines of one entry of a module, changed in one place each.
 std::vector<Mutant> mutants(const std::string& ptx, const std::string& entry) {
   std::vector<Mutant> all;
   const size_t begin = ptx.find(".entry " + entry + "("), end = ptx.find("\n}\n", begin);
-  const auto change = [&](size_t at, size_t length, const std::string& to, const std::string& what) {
+  const auto change = [&](size_t at, size_t length, const std::string& to, const std::string& what,
+                          const std::string& trap_line = "trap;") {
     std::string text = ptx;
     text.replace(at, length, to);
     const size_t first = ptx.rfind('\n', at - 1) + 1;
     std::string trap = ptx;
-    trap.replace(first, ptx.find('\n', at) - first, "trap;");
+    trap.replace(first, ptx.find('\n', at) - first, trap_line);
     all.push_back({entry + ": " + what, std::move(text), std::move(trap)});
   };
-  // Complements: a comparison by one step further often cannot matter to the sizes at hand.
+  const std::pair<const char*, const char*> steps[] = {
+      {"setp.lt.", "setp.le."}, {"setp.le.", "setp.lt."}, {"setp.gt.", "setp.ge."}, {"setp.ge.", "setp.gt."}};
   const std::pair<const char*, const char*> flips[] = {{"setp.lt.", "setp.ge."}, {"setp.le.", "setp.gt."},
                                                        {"setp.gt.", "setp.le."}, {"setp.ge.", "setp.lt."},
                                                        {"setp.eq.", "setp.ne."}, {"setp.ne.", "setp.eq."}};
@@ -61,6 +65,16 @@ std::vector<Mutant> mutants(const std::string& ptx, const std::string& entry) {
     for (const auto& [from, to] : flips) {
       const size_t at = text.find(from);
       if (at != text.npos) change(line + at, std::string(from).size(), to, "flipped" + text);
+    }
+    for (const auto& [from, to] : steps) {
+      const size_t at = text.find(from);
+      if (at == text.npos) continue;
+      // setp.lt.s32 %p1, %r1, %r2;
+      const size_t type = at + std::string(from).size(), operands = text.find(',');
+      const std::string equal = "{ .reg .pred %equal; setp.eq." +
+                                text.substr(type, text.find_first_of(" \t", type) - type) + " %equal" +
+                                text.substr(operands) + " @%equal trap; }\n";
+      change(line + at, std::string(from).size(), to, "one step further" + text, equal + text);
     }
   }
   return all;
