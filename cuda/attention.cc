@@ -38,6 +38,7 @@ uint64_t Attention::partial_bytes(const KvConfig& config) const {
 
 void Attention::configure(const KvConfig& config) {
   partials_ = DeviceBuffer(device_, partial_bytes(config), "attention");
+  for (const auto& kernel : kernels_.attention[size_t(config.type)][config.head_dim > 32]) kernel.load();
 }
 
 void Attention::add_tiles(const KvConfig& config, const BatchSequence& sequence, int32_t table,

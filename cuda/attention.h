@@ -15,7 +15,7 @@ class Attention {
   Attention(const Device& device, const Kernels& kernels)
       : device_(device), kernels_(kernels), plan_(device, "batch") {}
 
-  // Allocates what split attention needs.
+  // Allocates what split attention needs and loads the kernels.
   void configure(const KvConfig& config);
   uint64_t partial_bytes(const KvConfig& config) const;  // that is
   // The batch that run() works on, until the next call.
