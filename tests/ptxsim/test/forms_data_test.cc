@@ -101,6 +101,7 @@ TEST("ptxsim forms: selp, slct, mov, packing and unpacking") {
                  {type, type, Type::kF32},
                  [](Bits a, Bits b, Bits c, Bits) { return as<float>(c) >= 0 ? a : b; }});
   }
+  f.push_back({"mov.u64 d, a;", Type::kU64, {Type::kU64}, [](Bits a, Bits, Bits, Bits) { return a; }});
   f.push_back({"mov.pred d, a;", p, {p}, [](Bits a, Bits, Bits, Bits) { return a; }});
   f.push_back({"mov.b32 d, {a, b};", Type::kB32, {Type::kB16, Type::kB16}, [](Bits a, Bits b, Bits, Bits) {
                  return b << 16 | a;

@@ -239,16 +239,40 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
     float value;
     uint32_t last;
   };
-  Simulation s(module_text(
-      ".visible .entry k(.param .align 8 .b8 p[24], .param .u64 out) {\n.shared .align 4 .b8 top[4];\n.reg "
-      ".b32 "
-      "a, b, c, t, n, x, at;\n.reg .f32 f;\n.reg .b64 o, w;\n.reg .pred q, z;\nld.param.u64 o, [out];\n"
-      "mov.u32 t, %tid.x;\nmul.wide.u32 w, t, 16;\nadd.s64 o, o, w;\nld.param.v2.u32 {a, b}, [p+8];\n"
-      "ld.param.f32 f, [p+16];\nmov.u32 at, top;\nsetp.eq.u32 z, t, 0;\n@z st.shared.u32 [at], 7;\n"
-      "bar.sync 0;\nmad.lo.u32 x, t, 0x9e3779b9, 12345;\natom.shared.max.u32 c, [at], x;\n"
-      "rem.u32 n, t, 3;\nsetp.eq.u32 q, n, 0;\nbar.red.popc.u32 n, 0, q;\nld.shared.u32 x, [at];\n"
-      "sub.u32 b, b, a;\nst.global.v2.u32 [o], {b, n};\nst.global.f32 [o+8], f;\nst.global.u32 [o+12], x;\n"
-      "ret;\n}\n"));
+  Simulation s(module_text(R"(
+      .visible .entry k(.param .align 8 .b8 p[24], .param .u64 out) {
+        .shared .align 4 .b8 top[4];
+        .shared .align 4 .b8 sum[4];
+        .reg .b32 a, b, c, t, n, x;
+        .reg .f32 f;
+        .reg .b64 o, w;
+        .reg .pred q, z;
+        ld.param.u64 o, [out];
+        mov.u32 t, %tid.x;
+        mul.wide.u32 w, t, 16;
+        add.s64 o, o, w;
+        ld.param.v2.u32 {a, b}, [p+8];
+        ld.param.f32 f, [p+16];
+        setp.eq.u32 z, t, 0;
+        @z st.shared.u32 [top], 7;
+        @z st.shared.u32 [sum], 5;
+        bar.sync 0;
+        mad.lo.u32 x, t, 0x9e3779b9, 12345;
+        atom.shared.max.u32 c, [top], x;
+        atom.shared.add.u32 c, [sum], t;
+        rem.u32 n, t, 3;
+        setp.eq.u32 q, n, 0;
+        bar.red.popc.u32 n, 0, q;
+        ld.shared.u32 x, [top];
+        ld.shared.u32 c, [sum];
+        mad.lo.u32 n, c, 100, n;
+        sub.u32 b, b, a;
+        st.global.v2.u32 [o], {b, n};
+        st.global.f32 [o+8], f;
+        st.global.u32 [o+12], x;
+        ret;
+      }
+      )"));
   const uint64_t out = s.upload(std::vector<uint32_t>(96 * 4, 0));
   s.launch("k", {1}, {96}, 0, Parameter{{1, 2, 30, 400}, 1.5f, 9}, out);
   uint32_t top = 7;
@@ -256,7 +280,7 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
   const auto got = s.download<uint32_t>(out, 96 * 4);
   for (size_t t = 0; t < 96; ++t) {
     CHECK_EQ(got[4 * t], 370u);
-    CHECK_EQ(got[4 * t + 1], 32u);
+    CHECK_EQ(got[4 * t + 1], (5 + 95 * 96 / 2) * 100u + 32);
     CHECK_EQ(got[4 * t + 2], uint32_t(bits_of(1.5f)));
     CHECK_EQ(got[4 * t + 3], top);
   }

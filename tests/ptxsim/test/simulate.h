@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,24 @@ inline std::string module_text(const std::string& body) {
   return ".version 8.0\n.target sm_90\n.address_size 64\n" + body;
 }
 
+// "fma.rn.f32": what an instruction is, without its operands.
+inline std::string form_of(const Instruction& instruction) {
+  std::string form = instruction.opcode;
+  for (const std::string& modifier : instruction.modifiers) form += "." + modifier;
+  return form;
+}
+// Of the modules that this process has simulated.
+inline std::set<std::string>& simulated_forms() {
+  static std::set<std::string> all;
+  return all;
+}
+
 class Simulation {
  public:
   explicit Simulation(const std::string& ptx, uint64_t memory_bytes = uint64_t{1} << 26)
       : module_(parse_ptx(ptx)), memory_(memory_bytes) {
+    for (const Function& function : module_.functions)
+      for (const Instruction& instruction : function.body) simulated_forms().insert(form_of(instruction));
     for (const Variable& v : module_.variables) {
       if (v.space != Space::kGlobal && v.space != Space::kConst) continue;
       const uint64_t at = memory_.allocate(std::max<uint64_t>(1, uint64_t(v.bytes)), true);
