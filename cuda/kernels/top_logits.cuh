@@ -49,19 +49,25 @@ extern "C" __global__ void __launch_bounds__(1024)
   }
   __syncthreads();
   const int n = listed;
-  if (thread == 0) {
-    record.count = n > kListed ? 0 : min(n, kTopLogits);
-    if (n <= kTopLogits) record.rest = n == vocab_size ? -INFINITY : logit_of_key(floor);
+  if (n > kListed) {
+    if (thread == 0) record.count = 0;
+    return;
   }
-  if (n > kListed || thread >= n) return;
-  const unsigned long long own = list[thread];
+  const unsigned long long own = thread < n ? list[thread] : 0;
   int rank = 0;
-  for (int i = 0; i < n; ++i) rank += list[i] > own;
-  const int token = int(~(unsigned)own);
-  if (rank < kTopLogits) {
-    record.tokens[rank] = token;
-    record.logits[rank] = row[token];
-  } else if (rank == kTopLogits) {
-    record.rest = row[token];
+  if (thread < n)
+    for (int i = 0; i < n; ++i) rank += list[i] > own;
+  __syncthreads();
+  if (thread < n) list[rank] = own;
+  __syncthreads();
+  if (thread < min(n, kTopLogits)) {
+    record.tokens[thread] = int(~(unsigned)list[thread]);
+    record.logits[thread] = logit_of_key(list[thread] >> 32);
+  }
+  if (thread == 0) {
+    record.count = min(n, kTopLogits);
+    record.rest = n > kTopLogits    ? logit_of_key(list[kTopLogits] >> 32)
+                  : n == vocab_size ? -INFINITY
+                                    : logit_of_key(floor);
   }
 }

@@ -5,10 +5,13 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <sstream>
 
 #include "check.h"
+#include "cuda/attention.h"
 #include "cuda/cuda_backend.h"
+#include "cuda/kv_cache.h"
 #include "cuda/logits.h"
 #include "cuda_parts.h"
 #include "reference.h"
@@ -95,6 +98,37 @@ Figures measure_top_logits(Gpu& gpu) {
           c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
 }
 
+// Of the heads of Mistral 7B; instructions are those of an element of a key or value.
+Figures measure_attention(Gpu& gpu, KvType type, const std::string& kernel, int rows) {
+  constexpr int32_t kHeads = 32, kKvHeads = 8, kHeadDim = 128;
+  constexpr int64_t kKeys = 1024, kPages = kKeys / kPagePositions;
+  const KvConfig config{1, kKvHeads, kHeadDim, type, kPages, 0};
+  const KvCache cache(gpu.device, config);  // of anything: only what is read counts
+  std::mt19937 random(6);
+  const size_t q_size = size_t(rows * kHeads * kHeadDim);
+  const Tensor q = gpu.upload(random_floats(q_size, random), kHeads * kHeadDim),
+               out = gpu.upload(std::vector<float>(q_size), kHeads * kHeadDim);
+  Attention attention(gpu.device, gpu.kernels);
+  attention.configure(config);
+  std::vector<PageId> pages(kPages);
+  std::iota(pages.begin(), pages.end(), 0);
+  Batch batch;
+  batch.tokens.resize(size_t(rows));
+  batch.sequences.push_back({0, rows, kKeys - rows, 0, pages});
+  attention.begin(batch);
+  gpu.device.synchronize();
+  simulator<int()>("ptxsim_reset")();
+  const auto address = [](Tensor t) { return DevicePointer(uintptr_t(t.data)); };
+  attention.run(cache, 0, address(q), address(out), kHeads);
+  gpu.device.synchronize();
+  const auto c = counters(kernel);
+  const double read = double(KvCache::page_bytes(config) * kPages) + double(q_size * 4),
+               written = double(q_size * 4);
+  return {c.at("threadInstructions") / double(kKeys * kKvHeads * kHeadDim * 2),
+          32 * c.at("uniqueReadSectors") / read, 32 * c.at("sectorsRequested") / (read + written),
+          c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
+}
+
 std::map<std::string, std::string> read_table() {
   std::map<std::string, std::string> rows;
   std::ifstream file(MAESTRALE_FIGURES);
@@ -122,7 +156,8 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   const Kernels of_integers = {{"row", 1}, {"few", 8}, {"many", 32}, {"most", 64}, {"tile", 128}};
   const Kernels of_halves = {{"few", 1}, {"few", 8}, {"many", 32}, {"many", 128}};
   std::string table = std::string("# ptxsim, ") + nvcc_release() +
-                      ", 256 outputs of 4096 columns, rows of 32000 logits, sm_80\n" + kHeader + "\n";
+                      ", 256 outputs of 4096 columns, 1024 keys of 8 heads, rows of 32000 logits, sm_80\n" +
+                      kHeader + "\n";
   const auto committed = read_table();
   std::ifstream file(MAESTRALE_FIGURES);
   std::string first_line;
@@ -159,6 +194,14 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
         worse += kernel + " of " + std::to_string(rows) + " rows: " + got.text() + "\n";
     }
   }
+  const char* kv_types[] = {"f16", "bf16", "q8_0"};  // by KvType
+  for (size_t type = 0; type < 3; ++type)
+    for (const auto& [name, rows] : {std::pair("16", 1), std::pair("64", 64)}) {
+      const std::string kernel = std::string("attention_") + kv_types[type] + "_128_" + name;
+      const Figures got = measure_attention(gpu, KvType(type), kernel, rows);
+      compare(kernel, rows, got);
+      if (rows == 1 && got.sectors > 1.3) worse += kernel + " of one row: " + got.text() + "\n";
+    }
   compare("top_logits", 8, measure_top_logits(gpu));
   if (writes) std::ofstream(MAESTRALE_FIGURES) << table;
   if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
