@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "backend/adapter_ops.h"
 #include "base/error.h"
 #include "base/integer.h"
+#include "cuda/adapter_memory.h"
 #include "cuda/attention.h"
 #include "cuda/kernels.h"
 #include "cuda/kv_cache.h"
 #include "cuda/logits.h"
+#include "cuda/low_rank.h"
 #include "cuda/products.h"
 #include "cuda/step.h"
 #include "cuda/weight_memory.h"
@@ -27,7 +30,7 @@ using cuda::PinnedBuffer;
 DevicePointer address(const void* p) { return DevicePointer(reinterpret_cast<uintptr_t>(p)); }
 DevicePointer address(Tensor t) { return address(t.data); }
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, private AdapterOps {
  public:
   explicit CudaBackend(int ordinal)
       : device_(ordinal), module_(device_), kernels_(module_), name_("cuda:" + std::to_string(ordinal)) {}
@@ -55,7 +58,13 @@ class CudaBackend final : public Backend {
     return weights_.load_matrix(source);
   }
   Matrix load_table(const MatrixSource& source) override { return weights_.load_table(source); }
-  Tensor load_vector(std::span<const float> values) override;
+  // Of a norm, whose output an adapter's own head in F16 may take.
+  Tensor load_vector(std::span<const float> values) override {
+    products_.expect_weights(QuantType::kF16, int64_t(values.size()));
+    const Tensor tensor = allocate(1, int64_t(values.size()));
+    weights_.copy(std::as_bytes(values), address(tensor));
+    return tensor;
+  }
 
   // ---- memory ----
   Tensor allocate(int64_t rows, int64_t cols) override {
@@ -65,19 +74,19 @@ class CudaBackend final : public Backend {
     return {reinterpret_cast<float*>(uintptr_t(buffers_.back().address())), cols};
   }
   void configure_kv(const KvConfig& config) override {
+    weights_.finish();
     cache_ = cuda::KvCache(device_, config);
     attention_.configure(config);
     products_.prepare();
     logits_.prepare(max_rows_);
   }
   uint64_t kv_page_bytes(const KvConfig& config) const override { return cuda::KvCache::page_bytes(config); }
-  uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
-                         int64_t hidden_dim) const override {
+  uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols) const override {
     // What is sent with a batch: positions, angles, tokens, tiles, rows that are gathered, page tables.
     const uint64_t row =
         sizeof(int64_t) + 4 * uint64_t(config.head_dim) + 2 * sizeof(int32_t) + sizeof(cuda::QueryTile);
     const uint64_t sent = uint64_t(max_rows) * row + uint64_t(config.max_pages) * sizeof(PageId);
-    return cuda::Products::scratch_bytes(max_rows, max_cols, hidden_dim) + attention_.partial_bytes(config) +
+    return cuda::Products::scratch_bytes(max_rows, max_cols) + attention_.partial_bytes(config) +
            cuda::Upload::capacity(sent) + cuda::Logits::device_bytes(max_rows);
   }
   void set_interrupt(const std::atomic<bool>* flag) override { interrupt_ = flag; }
@@ -91,14 +100,7 @@ class CudaBackend final : public Backend {
     // Steps of prompts differ from each other and last long enough to be launched as they come.
     if (step_.decodes) device_.launches().record();
   }
-  void embed(const Matrix& table, Tensor out) override {
-    if (interrupted()) return;
-    products_.forget(out);
-    const int64_t chunks = ceil_div(table.cols, 32);
-    kernels_.embed[cuda::type_index(table.type)]({.x = step_.n_rows, .y = ceil_div(chunks, 8), .block = 256},
-                                                 address(table.data), step_.tokens, address(out),
-                                                 int(table.cols), cuda::WeightMemory::row_stride(table));
-  }
+  void embed(const Matrix& table, Tensor out) override { embed_rows(table, {0, step_.n_rows}, out); }
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
     if (interrupted()) return;
     products_.rms_norm(step_.n_rows, x, weight, eps, out);
@@ -111,9 +113,9 @@ class CudaBackend final : public Backend {
     if (interrupted()) return;
     products_.matmul_add(step_.n_rows, x, weight, residual);
   }
-  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) override {
+  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor scratch) override {
     if (interrupted()) return;
-    products_.swiglu(step_.n_rows, x, w_gate, w_up, out);
+    products_.swiglu(step_.n_rows, x, w_gate, w_up, out, scratch);
   }
   void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) override;
   void project_heads(int32_t layer, Tensor x, std::span<const Projection, 3> qkv) override;
@@ -129,6 +131,32 @@ class CudaBackend final : public Backend {
   std::span<const float> read_logits_row(Tensor x, int64_t i) override { return logits_.row(x, i); }
   void write(std::span<const float> rows, Tensor x) override;
 
+  // ---- adapters ----
+  AdapterOps& adapters() override { return *this; }
+  std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) override {
+    return std::make_unique<cuda::AdapterMemory>(device_, kernels_, max_rows_, bytes);
+  }
+  void set_adapters(std::span<const AdapterRows> groups) override { low_rank_.set_adapters(step_, groups); }
+  void add_low_rank(Tensor x, std::span<const NumberedProduct> products) override {
+    if (interrupted()) return;
+    low_rank_.add(x, products_.norm_before(x), products);
+  }
+  void embed_rows(const Matrix& table, RowRange rows, Tensor out) override;
+  void matmul_rows(Tensor x, RowRange rows, const Projection& projection) override {
+    if (interrupted()) return;
+    products_.matmul_rows(rows, x, projection);
+  }
+  void add(Tensor x, Tensor residual) override {
+    if (interrupted()) return;
+    products_.forget(residual);
+    const int64_t n = step_.n_rows * x.cols;
+    kernels_.add({.x = ceil_div(n, 256), .block = 256}, address(x), address(residual), n);
+  }
+  void apply_gate(Tensor gate, Tensor up, Tensor out) override {
+    if (interrupted()) return;
+    products_.apply_gate(step_.n_rows, gate, up, out);
+  }
+
  private:
   cuda::HeadArgs head_args(int32_t layer) const;
   void wait();
@@ -140,26 +168,27 @@ class CudaBackend final : public Backend {
   std::string name_;
   const std::atomic<bool>* interrupt_ = nullptr;
 
-  cuda::WeightMemory weights_{device_, kernels_};
+  cuda::WeightMemory weights_{device_, kernels_, device_.launches()};
   cuda::Products products_{device_, kernels_};
   std::vector<DeviceBuffer> buffers_;
   cuda::KvCache cache_;
   cuda::Step step_{device_};
   cuda::Attention attention_{device_, kernels_};
+  cuda::LowRankProducts low_rank_{device_, kernels_};
   cuda::Upload indices_{device_, "batch"};
   cuda::Logits logits_{device_, kernels_};
   int64_t max_rows_ = 0;
   PinnedBuffer result_, input_;
 };
 
-Tensor CudaBackend::load_vector(std::span<const float> values) {
-  const Tensor tensor = allocate(1, int64_t(values.size()));
-  const PinnedBuffer staging(device_, values.size_bytes());
-  std::memcpy(staging.data(), values.data(), values.size_bytes());
-  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, address(tensor), staging.data(), values.size_bytes(),
-               device_.stream());
-  device_.synchronize();
-  return tensor;
+void CudaBackend::embed_rows(const Matrix& table, RowRange rows, Tensor out) {
+  if (interrupted()) return;
+  products_.forget(out);
+  const int64_t chunks = ceil_div(table.cols, 32);
+  kernels_.embed[cuda::type_index(table.type)](
+      {.x = rows.count, .y = ceil_div(chunks, 8), .block = 256}, address(table.data),
+      step_.tokens + uint64_t(rows.first) * sizeof(int32_t), address(out.data + rows.first * out.cols),
+      int(table.cols), cuda::WeightMemory::row_stride(table));
 }
 
 cuda::HeadArgs CudaBackend::head_args(int32_t layer) const {
@@ -211,6 +240,7 @@ void CudaBackend::wait() {
   device_.synchronize();
   step_.landed();
   attention_.landed();
+  low_rank_.landed();
   indices_.landed();
 }
 

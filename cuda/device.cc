@@ -11,7 +11,6 @@ namespace maestrale::cuda {
 namespace {
 
 constexpr int kMultiprocessors = 16;  // CUdevice_attribute
-constexpr unsigned kNonBlockingStream = 1;
 
 }  // namespace
 
@@ -30,7 +29,6 @@ Device::Device(int ordinal) : driver_(open_driver()) {
   MAESTRALE_CU(*this, cuDeviceGetAttribute, &multiprocessors_, kMultiprocessors, device_);
   MAESTRALE_CU(*this, cuCtxCreate_v2, &context_, 0, device_);
   try {
-    MAESTRALE_CU(*this, cuStreamCreate, &stream_, kNonBlockingStream);
     launches_ = std::make_unique<Launches>(*this);
   } catch (...) {
     driver_.cuCtxDestroy_v2(context_);
@@ -41,7 +39,6 @@ Device::Device(int ordinal) : driver_(open_driver()) {
 Device::~Device() {
   driver_.cuCtxSetCurrent(context_);
   launches_.reset();
-  driver_.cuStreamDestroy_v2(stream_);
   driver_.cuCtxDestroy_v2(context_);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One GPU as one model sees it: a context of the model's own, a stream, memory. A failed kernel spoils its
 // context for good; as nobody shares it, other models and other users of CUDA in the process go on, and
-// loading the model again works. Objects are used by one thread at a time; make_current() binds the context
-// to the calling one.
+// loading the model again works. What has a stream is used by one thread at a time, memory by any;
+// make_current() binds the context to the calling one.
 #pragma once
 
 #include <cstdint>
@@ -25,14 +25,11 @@ class Device {
 
   const Driver& driver() const { return driver_; }
   void make_current() const { MAESTRALE_CU(*this, cuCtxSetCurrent, context_); }
-  // Waits for all that was given to the stream, launches that were only put down included.
-  void synchronize() const {
-    launches_->flush();
-    MAESTRALE_CU(*this, cuStreamSynchronize, stream_);
-  }
+  // Those of the model's steps.
   Launches& launches() const { return *launches_; }
+  void synchronize() const { launches_->synchronize(); }
   Handle context() const { return context_; }
-  Handle stream() const { return stream_; }
+  Handle stream() const { return launches_->stream(); }
   int capability() const { return capability_; }  // 75, 80, 86, ...
   int multiprocessors() const { return multiprocessors_; }
   uint64_t free_memory() const;  // bytes
@@ -42,7 +39,6 @@ class Device {
   int device_ = 0;
   int capability_ = 0, multiprocessors_ = 0;
   Handle context_ = nullptr;
-  Handle stream_ = nullptr;
   std::unique_ptr<Launches> launches_;
 };
 

@@ -62,10 +62,12 @@ class Kernel {
   // Does what the first launch would have to do before.
   void load() const { module_->function(*entry_); }
 
-  void operator()(Grid grid, Args... args) const {
+  // Among the launches of the model's steps, or others.
+  void operator()(Grid grid, Args... args) const { in(module_->device().launches(), grid, args...); }
+  void in(Launches& launches, Grid grid, Args... args) const {
     static_assert(sizeof...(Args) <= kMostArguments);
     const Argument arguments[] = {{&args, sizeof args}...};
-    module_->device().launches().launch(module_->function(*entry_), grid, arguments);
+    launches.launch(module_->function(*entry_), grid, arguments);
   }
 
  private:

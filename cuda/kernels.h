@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "cuda/kernel_module.h"
+#include "cuda/low_rank_args.h"
 #include "cuda/matmul_args.h"
 
 namespace maestrale::cuda {
@@ -34,7 +35,10 @@ struct Kernels {
   std::array<Kernel<Address, Address, int, int>, 4> quantize;
   std::array<Kernel<Address, Address, Address, int, int, float>, 4> norm_quantize;
   Kernel<Address, Address, Address, int, float> rms_norm;
-  Kernel<Address, Address, int64_t> silu_multiply;
+  Kernel<Address, Address, Address, int64_t> apply_gate;
+  Kernel<Address, Address, int64_t> add;
+  Kernel<LowRankArgs, float> low_rank_down;
+  Kernel<LowRankArgs> low_rank_up;
   Kernel<Address, Address, Address, int, int> gather_rows;
   Kernel<Address, Address, int> top_logits;
   Kernel<HeadArgs, Address, Address, Address, int, int> rope_append;

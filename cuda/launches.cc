@@ -14,7 +14,8 @@ namespace {
 constexpr size_t kAlign = 16;       // of arguments
 constexpr size_t kMostGraphs = 32;  // a graph holds some memory of the device
 constexpr size_t kRemembered = 64;  // lists without a graph
-constexpr int kThreadLocal = 1;     // CUstreamCaptureMode: other threads may do what they like
+constexpr unsigned kNonBlockingStream = 1;
+constexpr int kThreadLocal = 1;  // CUstreamCaptureMode: other threads may do what they like
 
 size_t padded(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -27,8 +28,20 @@ struct Launches::Head {
   uint32_t bytes[kMostArguments];
 };
 
+Launches::Launches(const Device& device) : device_(device) {
+  device_.make_current();
+  MAESTRALE_CU(device_, cuStreamCreate, &stream_, kNonBlockingStream);
+}
+
 Launches::~Launches() {
+  device_.driver().cuCtxSetCurrent(device_.context());
   for (const Graph& graph : graphs_) device_.driver().cuGraphExecDestroy(graph.executable);
+  device_.driver().cuStreamDestroy_v2(stream_);
+}
+
+void Launches::synchronize() {
+  flush();
+  MAESTRALE_CU(device_, cuStreamSynchronize, stream_);
 }
 
 void Launches::launch(Handle function, const Grid& grid, std::span<const Argument> arguments) {
@@ -36,7 +49,7 @@ void Launches::launch(Handle function, const Grid& grid, std::span<const Argumen
     void* pointers[kMostArguments];
     for (size_t i = 0; i < arguments.size(); ++i) pointers[i] = const_cast<void*>(arguments[i].data);
     MAESTRALE_CU(device_, cuLaunchKernel, function, unsigned(grid.x), unsigned(grid.y), unsigned(grid.z),
-                 unsigned(grid.block), 1, 1, 0, device_.stream(), pointers, nullptr);
+                 unsigned(grid.block), 1, 1, 0, stream_, pointers, nullptr);
     return;
   }
   Head head{function,
@@ -69,22 +82,22 @@ void Launches::launch_all(const List& list) const {
       pointers[i] = const_cast<std::byte*>(list.data()) + at;
       at += padded(head.bytes[i]);
     }
-    MAESTRALE_CU(device_, cuLaunchKernel, head.function, head.x, head.y, head.z, head.block, 1, 1, 0,
-                 device_.stream(), pointers, nullptr);
+    MAESTRALE_CU(device_, cuLaunchKernel, head.function, head.x, head.y, head.z, head.block, 1, 1, 0, stream_,
+                 pointers, nullptr);
   }
 }
 
 Handle Launches::capture(const List& list) const {
   const Driver& driver = device_.driver();
   Handle graph = nullptr, executable = nullptr;
-  MAESTRALE_CU(device_, cuStreamBeginCapture_v2, device_.stream(), kThreadLocal);
+  MAESTRALE_CU(device_, cuStreamBeginCapture_v2, stream_, kThreadLocal);
   try {
     launch_all(list);
   } catch (...) {
-    driver.cuStreamEndCapture(device_.stream(), &graph);
+    driver.cuStreamEndCapture(stream_, &graph);
     throw;
   }
-  MAESTRALE_CU(device_, cuStreamEndCapture, device_.stream(), &graph);
+  MAESTRALE_CU(device_, cuStreamEndCapture, stream_, &graph);
   const int result = driver.cuGraphInstantiateWithFlags != nullptr
                          ? driver.cuGraphInstantiateWithFlags(&executable, graph, 0)
                          : driver.cuGraphInstantiate_v2(&executable, graph, nullptr, nullptr, 0);
@@ -125,7 +138,7 @@ void Launches::flush() {
   }
   if (graph == graphs_.end()) return launch_all(list);
   graph->used = flushes_;
-  MAESTRALE_CU(device_, cuGraphLaunch, graph->executable, device_.stream());
+  MAESTRALE_CU(device_, cuGraphLaunch, graph->executable, stream_);
 }
 
 }  // namespace maestrale::cuda

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel launches of a model. Those of a step are put down first and made together; a step whose launches
-// were all made before in the same order, with the same arguments, is one CUDA graph, which the driver starts
-// in a few microseconds instead of some for each of its hundreds of kernels.
+// A stream and the kernel launches in it. Those of a step are put down first and made together; a step whose
+// launches were all made before in the same order, with the same arguments, is one CUDA graph, which the
+// driver starts in a few microseconds instead of some for each of its hundreds of kernels.
 //
 // The list of launches itself is what a graph is found by, so a graph can never be stale: when a buffer has
 // moved, the batch has another size or a sequence has left between two layers, the list is another one. All
@@ -35,7 +35,8 @@ struct Argument {
 
 class Launches {
  public:
-  explicit Launches(const Device& device) : device_(device) {}
+  // In a new stream. Used by one thread at a time, beside others of the device.
+  explicit Launches(const Device& device);
   ~Launches();
   Launches(const Launches&) = delete;
   Launches& operator=(const Launches&) = delete;
@@ -45,6 +46,9 @@ class Launches {
   void launch(Handle function, const Grid& grid, std::span<const Argument> arguments);
   // Makes what was put down. To be called before anything else is given to the stream that depends on it.
   void flush();
+  // Waits for all that was given to the stream, what was only put down included.
+  void synchronize();
+  Handle stream() const { return stream_; }
 
  private:
   // A list of launches: for each a Head, then its arguments, each at a multiple of kAlign.
@@ -60,6 +64,7 @@ class Launches {
   bool seen_before(const List& list);
 
   const Device& device_;
+  Handle stream_ = nullptr;
   bool recording_ = false;
   List list_;
   std::vector<Graph> graphs_;

@@ -130,6 +130,15 @@ void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projecti
   }
 }
 
+void Products::matmul_rows(RowRange rows, Tensor x, const Projection& projection) {
+  const auto from_row = [&](Tensor t) { return Tensor{t.data + rows.first * t.cols, t.cols}; };
+  const Norm norm = pending_;  // of all rows, which others may still want
+  if (x.data == norm.out.data) pending_ = {from_row(norm.x), norm.weight, from_row(norm.out), norm.eps};
+  const Projection part{projection.weight, from_row(projection.out)};
+  matmul(rows.count, from_row(x), {&part, 1});
+  pending_ = norm;
+}
+
 void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual) {
   const Projection projection{&weight, residual};
   if (!is_tiled(weight.type)) {
@@ -141,22 +150,23 @@ void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor res
   multiply(n_rows, {&part, 1}, Epilogue::kAdd);
 }
 
-void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
+void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out,
+                      Tensor scratch) {
   const Projection gate{&w_gate, out};
   if (is_tiled(w_gate.type) && w_gate.type == w_up.type) {
     const Part parts[] = {{gate}, {{&w_up, out}}};
     quantize(n_rows, x, form_of(w_gate.type));
     return multiply(n_rows, parts, Epilogue::kSwiGlu);
   }
-  if (const uint64_t bytes = uint64_t(max_rows_ * out.cols) * sizeof(float); up_.bytes() < bytes) {
-    device_.synchronize();
-    up_ = {};
-    up_ = DeviceBuffer(device_, bytes, "activations");
-  }
-  const Projection both[] = {gate, {&w_up, {reinterpret_cast<float*>(uintptr_t(up_.address())), out.cols}}};
+  const Projection both[] = {gate, {&w_up, scratch}};
   matmul(n_rows, x, both);
+  apply_gate(n_rows, out, scratch, out);
+}
+
+void Products::apply_gate(int n_rows, Tensor gate, Tensor up, Tensor out) {
+  forget(out);
   const int64_t n = n_rows * out.cols;
-  kernels_.silu_multiply({ceil_div(n, 256), 1, 256}, address(out), up_.address(), n);
+  kernels_.apply_gate({ceil_div(n, 256), 1, 256}, address(gate), address(up), address(out), n);
 }
 
 }  // namespace maestrale::cuda

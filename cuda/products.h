@@ -21,6 +21,12 @@ constexpr bool is_quantised(QuantType type) { return quant_traits(type).items_pe
 constexpr bool is_tiled(QuantType type) { return type != QuantType::kF32; }
 constexpr int64_t units_of(int64_t cols) { return ceil_div(cols, kUnitCols); }
 
+// out = x / sqrt(mean(x^2) + eps) * weight, not computed yet.
+struct Norm {
+  Tensor x, weight, out;
+  float eps = 0;
+};
+
 class Products {
   enum class Form { kQ256, kQ32, kQ32Wide, kHalves };  // see tile_layout.h; by position in Kernels::quantize
   static Form form_of(QuantType type) {
@@ -41,9 +47,8 @@ class Products {
   }
   void prepare();
   // What that and steps take, see Backend.
-  static uint64_t scratch_bytes(int64_t max_rows, int64_t max_cols, int64_t hidden_dim) {
-    return 2 * uint64_t(max_rows) * record_bytes(Form::kHalves, max_cols) +
-           arrival_bytes(max_rows, max_cols) + uint64_t(max_rows * hidden_dim) * sizeof(float);
+  static uint64_t scratch_bytes(int64_t max_rows, int64_t max_cols) {
+    return 2 * uint64_t(max_rows) * record_bytes(Form::kHalves, max_cols) + arrival_bytes(max_rows, max_cols);
   }
 
   // out = x / sqrt(mean(x^2) + eps) * weight. Computed with the product that takes `out`, or by settle(out);
@@ -51,6 +56,9 @@ class Products {
   void rms_norm(int n_rows, Tensor x, Tensor weight, float eps, Tensor out);
   // Makes sure that x is in memory: for everybody but products.
   void settle(int n_rows, Tensor x);
+  // The norm that x is still to go through; nullptr: x is in memory. Whether it is depends on the model only,
+  // not on the batch.
+  const Norm* norm_before(Tensor x) const { return x.data == pending_.out.data ? &pending_ : nullptr; }
   // Told when `out` is about to be written by others.
   void forget(Tensor out) {
     if (out.data == pending_.out.data) pending_ = {};
@@ -65,14 +73,14 @@ class Products {
   void matmul_heads(int n_rows, Tensor x, std::span<const Projection, 3> qkv, const HeadArgs& heads) {
     matmul(n_rows, x, qkv, &heads);
   }
+  // The same for some rows of x and out only.
+  void matmul_rows(RowRange rows, Tensor x, const Projection& projection);
   void matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual);
-  void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out);
+  void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor scratch);
+  // out = silu(gate) .* up; out may be gate or up
+  void apply_gate(int n_rows, Tensor gate, Tensor up, Tensor out);
 
  private:
-  struct Norm {
-    Tensor x, weight, out;
-    float eps = 0;
-  };
   // Of all records of a row.
   static uint64_t record_bytes(Form form, int64_t cols) {
     const int unit = form == Form::kHalves    ? kHalfRecordBytes
@@ -98,7 +106,7 @@ class Products {
   const Kernels& kernels_;
   int64_t max_rows_ = 0, max_cols_ = 0;
   uint64_t row_bytes_ = 0;  // of a row's records
-  DeviceBuffer records_[2], arrivals_, up_;
+  DeviceBuffer records_[2], arrivals_;
   int now_ = 0;   // the records that the next product takes
   Norm pending_;  // out.data is null where there is none
   // What a product has left in records_[1 - now_] beside its output: that output in eight bits.

@@ -2,6 +2,7 @@
 #include "cuda/weight_memory.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "base/error.h"
@@ -13,6 +14,7 @@ namespace maestrale::cuda {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
+constexpr uint64_t kVectorAlignment = 64;  // see AdapterOps::reserve_adapter
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
 uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -44,18 +46,40 @@ DevicePointer WeightMemory::take(uint64_t bytes) {
   return at;
 }
 
+// Pinned memory that no copy reads.
+std::byte* WeightMemory::stage(uint64_t bytes) {
+  if (staging_.bytes() < bytes) {
+    staging_ = {};
+    staging_ = PinnedBuffer(device_, bytes);
+  }
+  return staging_.data();
+}
+
+void WeightMemory::copy(std::span<const std::byte> bytes, DevicePointer to) {
+  std::memcpy(stage(bytes.size()), bytes.data(), bytes.size());
+  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, to, staging_.data(), bytes.size(), launches_.stream());
+  launches_.synchronize();
+}
+
+Tensor WeightMemory::load_vector(std::span<const float> values) {
+  const DevicePointer at =
+      take((values.size_bytes() + kVectorAlignment - 1) / kVectorAlignment * kVectorAlignment);
+  copy(std::as_bytes(values), at);
+  return {reinterpret_cast<float*>(uintptr_t(at)), int64_t(values.size())};
+}
+
 template <class Then>
 void WeightMemory::copy_rows(const MatrixSource& source, int64_t rows_at_once, DevicePointer to, int64_t step,
                              Then then_do) {
   const uint64_t row = row_bytes(source.type, uint64_t(source.cols));
-  const PinnedBuffer staging(device_, uint64_t(rows_at_once) * row);
+  std::byte* staging = stage(uint64_t(rows_at_once) * row);
   for (int64_t first = 0; first < source.rows; first += rows_at_once) {
     const int64_t n = std::min(rows_at_once, source.rows - first);
-    source.read_rows(first, n, staging.data());
-    MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, to + uint64_t(first * step), staging.data(),
-                 size_t(uint64_t(n) * row), device_.stream());
+    source.read_rows(first, n, staging);
+    MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, to + uint64_t(first * step), staging,
+                 size_t(uint64_t(n) * row), launches_.stream());
     then_do(first, n);
-    device_.synchronize();
+    launches_.synchronize();
   }
 }
 
@@ -76,8 +100,9 @@ Matrix WeightMemory::load_matrix(const MatrixSource& source) {
   const DeviceBuffer stored(device_, uint64_t(rows_at_once * row), "loading weights");
   copy_rows(source, rows_at_once, stored.address(), 0, [&](int64_t first, int64_t n) {
     const uint64_t to = at + uint64_t(first / kStripeRows) * stripe_bytes(source.type, source.cols);
-    kernels_.repack[type_index(source.type)]({units_of(source.cols), ceil_div(n, kStripeRows), 128},
-                                             stored.address(), to, int(n), int(source.cols), row);
+    kernels_.repack[type_index(source.type)].in(launches_,
+                                                {units_of(source.cols), ceil_div(n, kStripeRows), 128},
+                                                stored.address(), to, int(n), int(source.cols), row);
   });
   return {source.type, source.rows, source.cols, reinterpret_cast<const std::byte*>(uintptr_t(at))};
 }

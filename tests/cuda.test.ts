@@ -156,10 +156,6 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
       await using split = await load(mini, { gpuLayers: 2 })
       expect(split.info).toMatchObject({ device: 'cuda:0', gpuLayers: 2 })
       expect((await split.generate(prompt, greedy)).text).toBe(text)
-      await expect(split.loadAdapter(file('models/adapter-midjourney'))).rejects.toMatchObject({
-        code: 'ERR_ADAPTER',
-        message: expect.stringContaining("cuda:0 runs no adapters yet; use device 'cpu'"),
-      })
       await using none = await load(mini, { gpuLayers: 0 })
       expect(none.info).toMatchObject({ device: 'cpu', gpuLayers: 0 })
       await using more = await load(mini, { gpuLayers: 99 })
@@ -167,6 +163,96 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
       await expect(load(mini, { device: 'cpu', gpuLayers: 2 })).rejects.toThrow(
         "gpuLayers is 2, but the device is 'cpu'; only 'cuda' has GPU layers",
       )
+    })
+  })
+
+  describe('adapters', () => {
+    test.each([
+      ['swa16', 'swa16-qv'],
+      ['swa16', 'swa16-patterns'],
+      ['hd128', 'hd128-all-rslora'],
+      ['full', 'full-dora'],
+    ])('the logits of %s with %s are those of the reference', async (base, name) => {
+      await using model = await load(vectorsPath(`models/${base}-bf16.gguf`))
+      await model.loadAdapter(vectorsPath(`adapters/${name}`), { name })
+      const tensors = readTensors(`${name}.adapter-vectors.safetensors`)
+      let prompts = 0
+      for (const [key, want] of tensors) {
+        const prompt = /^(len\d+)\.(merged_)?logits$/.exec(key)?.[1]
+        if (!prompt) continue
+        const tokens = [...(tensors.get(`${prompt}.tokens`) as Int32Array)]
+        const logits = await model.logits(tokens, { adapter: name })
+        expect(nmse(logits, want as Float32Array), key).toBeLessThan(1e-5)
+        // The bound would not hide that there is no adapter.
+        expect(nmse(await model.logits(tokens), want as Float32Array), key).toBeGreaterThan(1e-3)
+        ++prompts
+      }
+      expect(prompts).toBe(3)
+    })
+
+    const midjourney = file('models/adapter-midjourney')
+    const prompt = 'generate a midjourney prompt for A whale on fire'
+    const options = { maxNewTokens: 4, temperature: 0 }
+
+    test('beside requests with others and with none each gets the bytes that it gets alone', async () => {
+      await using model = await load(mini)
+      const names = [undefined, 'whole', 'half', 'whole']
+      await model.loadAdapter(midjourney, { name: 'whole' })
+      await model.loadAdapter(midjourney, { name: 'half', scale: 0.5 })
+      const tokens = model.tokenizer.encode(prompt)
+      const ask = async (name?: string) => {
+        const chosen = name === undefined ? {} : { adapter: name }
+        return Promise.all([
+          model.generate(prompt, { ...options, ...chosen }).then(({ text }) => text),
+          model.logits(tokens, chosen),
+        ])
+      }
+      const alone: Awaited<ReturnType<typeof ask>>[] = []
+      for (const name of names) alone.push(await ask(name))
+      expect(await Promise.all(names.map(ask))).toEqual(alone)
+      expect(alone[1]).toEqual(alone[3])
+      expect(alone[0]?.[1]).not.toEqual(alone[1]?.[1])
+      expect(alone[1]?.[1]).not.toEqual(alone[2]?.[1])
+    })
+
+    test('on a whole model and on a part of one they are those of the CPU', async () => {
+      await using cpu = await load(mini, { device: 'cpu' })
+      await cpu.loadAdapter(midjourney, { name: 'a' })
+      const tokens = cpu.tokenizer.encode(prompt)
+      const want = await cpu.logits(tokens, { adapter: 'a' })
+      expect(nmse(await cpu.logits(tokens), want)).toBeGreaterThan(0.05)
+      for (const gpuLayers of [6, 3]) {
+        await using gpu = await load(mini, { gpuLayers })
+        await gpu.loadAdapter(midjourney, { name: 'a' })
+        expect(nmse(await gpu.logits(tokens, { adapter: 'a' }), want)).toBeLessThan(2e-3)
+      }
+    })
+
+    test('they come and go while requests run', async () => {
+      await using model = await load(mini)
+      const base = (await model.generate(prompt, options)).text
+      let running = true
+      const others = (async () => {
+        while (running) expect((await model.generate(prompt, options)).text).toBe(base)
+      })()
+      const texts = new Set<string>()
+      for (let i = 0; i < 2; ++i) {
+        const name = `a${i}`
+        const { bytes } = await model.loadAdapter(midjourney, { name })
+        expect(bytes).toBeGreaterThan(400_000)
+        const run = model.generate(prompt, { ...options, adapter: name })
+        const endless = model.generate(prompt, { maxNewTokens: 400, adapter: name })
+        const unloading = model.unloadAdapter(name)
+        texts.add((await run).text)
+        endless.cancel()
+        await unloading
+        expect((await endless).finishReason).toBe('abort')
+      }
+      running = false
+      await others
+      expect(texts.size).toBe(1)
+      expect(texts.has(base)).toBe(false)
+      expect(model.stats().adapters).toEqual([])
     })
   })
 

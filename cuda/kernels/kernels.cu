@@ -3,6 +3,7 @@
 // embeds the text; the driver of the user's machine turns it into machine code.
 #include "attention.cuh"
 #include "embed.cuh"
+#include "low_rank.cuh"
 #include "matmul.cuh"
 #include "matmul_row.cuh"
 #include "matmul_rows.cuh"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on rows of activations: rms_norm, silu_multiply, gather_rows.
+// Operations on rows of activations: rms_norm, apply_gate, add, gather_rows.
 #pragma once
 
-#include "matmul.cuh"
+#include "epilogue.cuh"
 
 // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight.   Grid (rows), block 256; out may be x.
 extern "C" __global__ void __launch_bounds__(256)
@@ -20,10 +20,17 @@ extern "C" __global__ void __launch_bounds__(256)
   for (int i = threadIdx.x; i < cols; i += 256) out[base + i] = x[base + i] * scale * weight[i];
 }
 
-// gate = silu(gate) .* up, element by element.   Grid (ceil(n / 256)), block 256.
-extern "C" __global__ void __launch_bounds__(256) silu_multiply(float* gate, const float* up, long long n) {
+// out = silu(gate) .* up, element by element; out may be gate or up.   Grid (ceil(n / 256)), block 256.
+extern "C" __global__ void __launch_bounds__(256)
+    apply_gate(const float* gate, const float* up, float* out, long long n) {
   const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+  if (i < n) out[i] = maestrale::device::gated(gate[i], up[i]);
+}
+
+// to += x, element by element.   Grid (ceil(n / 256)), block 256.
+extern "C" __global__ void __launch_bounds__(256) add(const float* x, float* to, long long n) {
+  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
+  if (i < n) to[i] += x[i];
 }
 
 // out[i] = x[rows[i]].   Grid (ceil(cols / 256)), block 256: a thread moves its column of every row in turn,

@@ -46,9 +46,8 @@ class Backend {
   virtual void configure_kv(const KvConfig& config) = 0;
   virtual uint64_t kv_page_bytes(const KvConfig& config) const = 0;
   // Bytes taken at most beside weights, pages and what allocate() is asked for, when batches have up to
-  // `max_rows` rows, inputs of products up to `max_cols` columns and outputs of swiglu `hidden_dim`.
-  virtual uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols,
-                                 int64_t hidden_dim) const = 0;
+  // `max_rows` rows and inputs of products up to `max_cols` columns.
+  virtual uint64_t scratch_bytes(const KvConfig& config, int64_t max_rows, int64_t max_cols) const = 0;
   // While `*flag` is true, operations return early and leave garbage; the engine sets it only when
   // every sequence of the running step has been cancelled, and then throws the step away.
   virtual void set_interrupt(const std::atomic<bool>* flag) = 0;
@@ -65,7 +64,8 @@ class Backend {
   // residual += x * weight^T
   virtual void matmul_add(Tensor x, const Matrix& weight, Tensor residual) = 0;
   // out = silu(x * w_gate^T) .* (x * w_up^T)                                 (SwiGLU, Shazeer 2020)
-  virtual void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) = 0;
+  // `scratch` is as large as out.
+  virtual void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor scratch) = 0;
   // Rotates neighbouring pairs (2m, 2m+1) of q and k by position * inv_freq[m] (RoPE, Su 2021, in
   // Mistral's own row order), q in place; stores the rotated k and v in the cache of `layer`.
   virtual void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) = 0;
@@ -100,8 +100,8 @@ class Backend {
   // inv_freq[m] for m < head_dim / 2, set once after configure_kv.
   virtual void set_rope(std::span<const double> inv_freq) = 0;
 
-  // What LoRA adapters need beyond; nullptr: this device does not run them.
-  virtual AdapterOps* adapters() { return nullptr; }
+  // What LoRA adapters need beyond.
+  virtual AdapterOps& adapters() = 0;
 };
 
 }  // namespace maestrale

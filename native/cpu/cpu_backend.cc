@@ -70,7 +70,7 @@ class CpuBackend final : public Backend, private AdapterOps {
   }
   void configure_kv(const KvConfig& config) override { cache_ = CpuKvCache(config); }
   uint64_t kv_page_bytes(const KvConfig& config) const override { return CpuKvCache::page_bytes(config); }
-  uint64_t scratch_bytes(const KvConfig&, int64_t max_rows, int64_t max_cols, int64_t) const override {
+  uint64_t scratch_bytes(const KvConfig&, int64_t max_rows, int64_t max_cols) const override {
     return uint64_t(max_rows * max_cols) * 4;  // quantised activations, in two forms at most
   }
   void set_interrupt(const std::atomic<bool>* flag) override {
@@ -99,7 +99,7 @@ class CpuBackend final : public Backend, private AdapterOps {
     const Projection projection{&weight, residual};
     matmul_.run(x, n_rows_, {&projection, 1}, true);
   }
-  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out) override {
+  void swiglu(Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor) override {
     matmul_.run_swiglu(x, n_rows_, w_gate, w_up, out);
   }
   void rope_and_append(int32_t layer, Tensor q, Tensor k, Tensor v) override;
@@ -116,7 +116,7 @@ class CpuBackend final : public Backend, private AdapterOps {
   void write(std::span<const float> rows, Tensor x) override { std::copy(rows.begin(), rows.end(), x.data); }
 
   // ---- adapters ----
-  AdapterOps* adapters() override { return this; }
+  AdapterOps& adapters() override { return *this; }
   std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) override {
     return make_cpu_adapter_storage(bytes);
   }

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/error.h"
-
 namespace maestrale {
 
 std::vector<const Adapter*> adapters_of_rows(const Batch& batch) {
@@ -30,12 +28,6 @@ void AdaptedProducts::set_rows(size_t stage, Backend& backend,
   if (backend_ != backend_before || rows_ != rows_before) announced_ = false;
 }
 
-AdapterOps& AdaptedProducts::ops() const {
-  AdapterOps* ops = backend_->adapters();
-  if (ops == nullptr) throw Error(ErrorCode::kInternal, "a batch has adapters, the device has none");
-  return *ops;
-}
-
 bool AdaptedProducts::changed(size_t number) const {
   return std::any_of(rows_.begin(), rows_.end(),
                      [&](const AdapterRows& rows) { return bool(rows.adapter->product(number)); });
@@ -47,15 +39,15 @@ void AdaptedProducts::add_deltas(Tensor x, std::span<const NumberedProduct> prod
   for (const NumberedProduct& product : products)
     if (changed(product.number)) changing[n++] = product;
   if (n == 0) return;
-  if (!std::exchange(announced_, true)) ops().set_adapters(rows_);
-  ops().add_low_rank(x, {changing, n});
+  if (!std::exchange(announced_, true)) backend_->adapters().set_adapters(rows_);
+  backend_->adapters().add_low_rank(x, {changing, n});
 }
 
 void AdaptedProducts::embed(Tensor out) {
   backend_->embed(weights_.token_embedding, out);
   for (const Group& group : groups_)
     if (group.adapter->token_embedding.data != nullptr)
-      ops().embed_rows(group.adapter->token_embedding, group.rows, out);
+      backend_->adapters().embed_rows(group.adapter->token_embedding, group.rows, out);
 }
 
 void AdaptedProducts::matmul(size_t layer, Tensor x, std::initializer_list<LayerProduct> products) {
@@ -87,17 +79,17 @@ void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor 
     return;
   }
   matmul(layer, x, {{part, scratch}});
-  ops().add(scratch, residual);
+  backend_->adapters().add(scratch, residual);
 }
 
 void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch) {
   if (!changed(layer, kGate) && !changed(layer, kUp)) {
     const LayerWeights& w = weights_.layers[layer];
-    backend_->swiglu(x, w.w_gate, w.w_up, out);
+    backend_->swiglu(x, w.w_gate, w.w_up, out, scratch);
     return;
   }
   matmul(layer, x, {{kGate, out}, {kUp, scratch}});
-  ops().apply_gate(out, scratch, out);
+  backend_->adapters().apply_gate(out, scratch, out);
 }
 
 void AdaptedProducts::output(Tensor x, Tensor logits) {
@@ -105,7 +97,7 @@ void AdaptedProducts::output(Tensor x, Tensor logits) {
   backend_->matmul(x, {&head, 1});
   for (const Group& group : groups_)
     if (group.adapter->own_output.data != nullptr)
-      ops().matmul_rows(x, group.rows, {&group.adapter->own_output, logits});
+      backend_->adapters().matmul_rows(x, group.rows, {&group.adapter->own_output, logits});
   const NumberedProduct change{output_number(weights_.layers.size()), logits};
   add_deltas(x, {&change, 1});
 }

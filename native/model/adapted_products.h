@@ -61,7 +61,6 @@ class AdaptedProducts {
   bool changed(size_t number) const;
   bool changed(size_t layer, LayerPart part) const { return changed(product_number(layer, part.matrix)); }
   void add_deltas(Tensor x, std::span<const NumberedProduct> products);
-  AdapterOps& ops() const;
 
   Backend* backend_ = nullptr;
   const Weights& weights_;

@@ -129,14 +129,8 @@ class Loader {
         products_(model.stages().size(),
                   std::vector<LowRank>(output_number(size_t(model.config().n_layers)) + 1)) {
     const std::vector<uint64_t> bytes = most_bytes(file, model);
-    for (size_t stage = 0; stage < bytes.size(); ++stage) {
-      Backend& backend = *model.stages()[stage].backend;
-      AdapterOps* ops = backend.adapters();
-      if (ops == nullptr)
-        throw Error(ErrorCode::kAdapter, "the device " + std::string(backend.device()) +
-                                             " runs no adapters yet; use device 'cpu'");
-      adapter_.storages.push_back(ops->reserve_adapter(bytes[stage]));
-    }
+    for (size_t stage = 0; stage < bytes.size(); ++stage)
+      adapter_.storages.push_back(model.stages()[stage].backend->adapters().reserve_adapter(bytes[stage]));
   }
 
   Adapter load() {

@@ -17,8 +17,8 @@ namespace maestrale {
 using OpenBase = std::function<std::shared_ptr<const WeightStore>()>;
 
 // Packs an adapter, scaled by `scale`, for the stages of `model`. On any thread, while they compute. Values
-// of 32 bits are kept in 16 where that loses nothing. Throws Error{kAdapter} when a device runs no adapters
-// or a value is no finite number.
+// of 32 bits are kept in 16 where that loses nothing. Throws Error{kAdapter} when a value is no finite
+// number.
 std::unique_ptr<const Adapter> load_adapter(const AdapterFile& file, float scale, const Model& model,
                                             const OpenBase& open_base, const LoadCallbacks& callbacks);
 

@@ -44,8 +44,7 @@ Reduction without(const Batch& batch, const std::vector<bool>& cancelled) {
 Model::Model(ModelConfig config, std::vector<Stage> stages, Weights weights)
     : config_(std::move(config)), stages_(std::move(stages)), weights_(std::move(weights)) {}
 
-std::vector<Model::Activation> Model::activations_of(const ModelConfig& c, Backend& backend,
-                                                     bool computes_logits) {
+std::vector<Model::Activation> Model::activations_of(const ModelConfig& c, bool computes_logits) {
   const int64_t q = int64_t(c.n_heads) * c.head_dim, kv = int64_t(c.n_kv_heads) * c.head_dim;
   std::vector<Activation> all{{&Activations::x, c.dim},
                               {&Activations::h, c.dim},
@@ -53,8 +52,8 @@ std::vector<Model::Activation> Model::activations_of(const ModelConfig& c, Backe
                               {&Activations::k, kv},
                               {&Activations::v, kv},
                               {&Activations::attention, q},
-                              {&Activations::ffn, c.hidden_dim}};
-  if (backend.adapters() != nullptr) all.push_back({&Activations::up, c.hidden_dim});
+                              {&Activations::ffn, c.hidden_dim},
+                              {&Activations::up, c.hidden_dim}};
   if (computes_logits) all.push_back({&Activations::logits, c.vocab_size});
   return all;
 }
@@ -62,12 +61,11 @@ std::vector<Model::Activation> Model::activations_of(const ModelConfig& c, Backe
 uint64_t Model::workspace_bytes(const ModelConfig& config, Backend& backend, bool computes_logits,
                                 int32_t max_rows, const KvConfig& kv) {
   int64_t row = 0, widest = 0;
-  for (const Activation& activation : activations_of(config, backend, computes_logits)) {
+  for (const Activation& activation : activations_of(config, computes_logits)) {
     row += activation.cols;
     if (activation.tensor != &Activations::logits) widest = std::max(widest, activation.cols);
   }
-  return uint64_t(max_rows) * uint64_t(row) * sizeof(float) +
-         backend.scratch_bytes(kv, max_rows, widest, config.hidden_dim);
+  return uint64_t(max_rows) * uint64_t(row) * sizeof(float) + backend.scratch_bytes(kv, max_rows, widest);
 }
 
 void Model::prepare(int32_t max_rows, const KvConfig& kv) {
@@ -78,7 +76,7 @@ void Model::prepare(int32_t max_rows, const KvConfig& kv) {
   for (const Stage& stage : stages_) {
     Backend& b = *stage.backend;
     Activations& a = activations_.emplace_back();
-    for (const auto& [tensor, cols] : activations_of(c, b, &stage == &stages_.back()))
+    for (const auto& [tensor, cols] : activations_of(c, &stage == &stages_.back()))
       a.*tensor = b.allocate(max_rows, cols);
     KvConfig own = kv;
     own.n_layers = stage.end_layer - stage.first_layer;
@@ -178,8 +176,8 @@ bool Model::compute(const Batch& full_batch, std::span<const int32_t> output_row
   for (int32_t row : wanted) wanted_adapters.push_back(adapters[size_t(row)]);
   products.set_rows(last, b, wanted_adapters);
   b.gather_rows(a.x, wanted, a.h);
-  b.rms_norm(a.h, weights_.final_norm, eps, a.h);
-  products.output(a.h, a.logits);
+  b.rms_norm(a.h, weights_.final_norm, eps, a.x);
+  products.output(a.x, a.logits);
   return true;
 }
 

@@ -81,8 +81,7 @@ class Model {
     Tensor Activations::*tensor;
     int64_t cols;
   };
-  static std::vector<Activation> activations_of(const ModelConfig& config, Backend& backend,
-                                                bool computes_logits);
+  static std::vector<Activation> activations_of(const ModelConfig& config, bool computes_logits);
   ModelConfig config_;
   std::vector<Stage> stages_;
   std::vector<Activations> activations_;  // of each stage

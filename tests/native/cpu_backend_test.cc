@@ -56,7 +56,7 @@ TEST("cpu backend: with the interrupt flag set, products and attention return at
     const Projection projection[] = {{&weight, product}};
     backend->matmul(x, projection);
     backend->matmul_add(x, weight, sum);
-    backend->swiglu(x, weight, weight, gated);
+    backend->swiglu(x, weight, weight, gated, {});
     backend->attention(0, x, attention);
   };
   const auto untouched = [](Tensor out) { return std::count(out.data, out.data + kDim, kUntouched) == kDim; };

@@ -3,8 +3,8 @@
 #include "cuda/cuda_backend.h"
 
 #include "check.h"
+#include "cuda_models.h"
 #include "expect_error.h"
-#include "model/gguf_weights.h"
 #include "reference.h"
 #include "simulated_gpu.h"
 
@@ -22,39 +22,9 @@ int64_t counter(const std::string& kernel, const std::string& name) {
   return std::stoll(report.substr(report.find(key, begin) + key.size()));
 }
 
-struct CudaOptions {
-  KvType kv = KvType::kF16;
-  int64_t sliding_window = -1;  // -1: of the file
-  int64_t max_pages = 64;
-};
-
-std::unique_ptr<Model> load_cuda(const std::string& name, const CudaOptions& options = {}) {
-  const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
-  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
-  const ModelConfig config = config_from_gguf(header);
-  auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});
-  model->prepare(128, {config.n_layers, config.n_kv_heads, config.head_dim, options.kv, options.max_pages,
-                       options.sliding_window < 0 ? config.sliding_window : options.sliding_window});
-  return model;
-}
-
 void check_reference(const std::string& name, int chunk) {
   CHECK(check_prompts(*load_cuda(name + "-bf16"), name, chunk) >= 8);
   check_nothing_leaks();
-}
-
-// The first layers on the CPU, the last `on_gpu` ones on the GPU.
-std::unique_ptr<Model> load_split(const std::string& name, int32_t on_gpu) {
-  const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
-  const GgufFile header = GgufFile::parse(file.bytes(), file.size());
-  const ModelConfig config = config_from_gguf(header);
-  std::vector<Stage> stages;
-  stages.push_back({make_cpu_backend({1, ""}), 0, config.n_layers - on_gpu});
-  stages.push_back({make_cuda_backend(0), config.n_layers - on_gpu, config.n_layers});
-  auto model = load_model(GgufWeights(file, header, config), config, std::move(stages), {});
-  model->prepare(
-      128, {config.n_layers, config.n_kv_heads, config.head_dim, KvType::kF16, 64, config.sliding_window});
-  return model;
 }
 
 bool is_k_quant(const std::string& type) { return type.find("_K") != type.npos; }

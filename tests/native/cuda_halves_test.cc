@@ -124,7 +124,7 @@ TEST("cuda: gate and up in F16 and BF16 leave the halves that the next product t
     for (const int n : {1, 40, int(kRows)}) {
       const Tensor gated = gpu.upload(std::vector<float>(size_t(kRows * kHidden)), kHidden);
       const Projection down{&matrices[2], gpu.upload(std::vector<float>(size_t(kRows * kOutputs)), kOutputs)};
-      gpu.products.swiglu(n, in, matrices[0], matrices[1], gated);
+      gpu.products.swiglu(n, in, matrices[0], matrices[1], gated, {});
       gpu.products.matmul(n, gated, {&down, 1});
       const std::vector<float> left = gpu.download<float>(down.out.data, size_t(n * kOutputs));
       gpu.products.forget(gated);  // now from memory

@@ -314,7 +314,7 @@ TEST("cuda: gate and up in one kernel, several matrices in one launch, and a nor
     }
     gpu.products.rms_norm(n, in, norm, 1e-5f, h);
     gpu.products.matmul(n, h, projections);
-    gpu.products.swiglu(n, h, weights[0], weights[2], gated);
+    gpu.products.swiglu(n, h, weights[0], weights[2], gated, {});
     // The product of what the gate left takes the records that it left too.
     gpu.products.matmul(n, gated, {&down, 1});
     const std::vector<float> left = gpu.download<float>(down.out.data, size_t(n * 40));

@@ -34,7 +34,7 @@ struct Gpu {
   Device device{0};
   KernelModule module{device};
   Kernels kernels{module};
-  WeightMemory weights{device, kernels};
+  WeightMemory weights{device, kernels, device.launches()};
   Products products{device, kernels};
   std::vector<DeviceBuffer> buffers;
 

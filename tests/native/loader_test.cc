@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 
 #include "check.h"
 #include "expect_error.h"
@@ -63,14 +64,15 @@ class RecordingBackend final : public Backend {
   Tensor allocate(int64_t, int64_t cols) override { return {nullptr, cols}; }
   void configure_kv(const KvConfig&) override {}
   uint64_t kv_page_bytes(const KvConfig&) const override { return 0; }
-  uint64_t scratch_bytes(const KvConfig&, int64_t, int64_t, int64_t) const override { return 0; }
+  uint64_t scratch_bytes(const KvConfig&, int64_t, int64_t) const override { return 0; }
   void set_interrupt(const std::atomic<bool>*) override {}
   void begin(const Batch&) override {}
   void embed(const Matrix&, Tensor) override {}
   void rms_norm(Tensor, Tensor, float, Tensor) override {}
   void matmul(Tensor, std::span<const Projection>) override {}
   void matmul_add(Tensor, const Matrix&, Tensor) override {}
-  void swiglu(Tensor, const Matrix&, const Matrix&, Tensor) override {}
+  void swiglu(Tensor, const Matrix&, const Matrix&, Tensor, Tensor) override {}
+  AdapterOps& adapters() override { throw std::logic_error("no adapters"); }
   void rope_and_append(int32_t, Tensor, Tensor, Tensor) override {}
   void attention(int32_t, Tensor, Tensor) override {}
   void gather_rows(Tensor, std::span<const int32_t>, Tensor) override {}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of LoRA adapters are given, the same on both sides. Which adapter a row has lies in the
+// memory of the device, so steps of as many rows are the same launches whatever their adapters are.
+#pragma once
+
+namespace maestrale::cuda {
+
+using GlobalAddress = unsigned long long;  // of device memory
+
+enum class FactorType : int { kF32, kF16, kBF16 };
+
+// What an adapter makes of one product, see LowRank.
+struct Delta {
+  GlobalAddress lora_a;  // (rank, cols) as stored; 0: nothing
+  GlobalAddress lora_b;  // (features, rank rounded up to kRankStep) as stored
+  GlobalAddress factor;  // (features) floats, or 0
+  float scaling;
+  int rank;
+  FactorType a_type, b_type;
+};
+
+// Neighbouring rows of one adapter, at most kSegmentRows.
+struct Segment {
+  GlobalAddress deltas;  // of the adapter, by the numbers of products
+  GlobalAddress
+      down;  // (rows of a batch, 3, down_rank) floats of the adapter's own: down[r][p] = scaling * x A^T
+  int down_rank;
+  int first_row, n_rows;
+  int unused;
+};
+
+struct LowRankArgs {
+  struct Part {
+    float* out;  // (rows, features)
+    int number;  // of the product
+    int features;
+  } part[3];
+  const float* x;     // (rows, cols)
+  const float* norm;  // the weight of an RMSNorm that x is still to go through, or null
+  const Segment* segments;
+  int cols;
+  int n_parts;
+};
+
+inline constexpr int kSegmentRows = 8;
+// Rows of lora_a that a block of low_rank_down takes at a time, and blocks for a product.
+inline constexpr int kDownRanks = 4, kDownBlocks = 8;
+inline constexpr int kDownThreads = 256, kUpThreads = 128;  // of a block
+
+}  // namespace maestrale::cuda
