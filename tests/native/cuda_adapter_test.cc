@@ -31,9 +31,10 @@ std::vector<float> logits_with(Model& model, const Adapter* adapter, std::span<c
   return run_logits(model, tokens, chunk, timeline);
 }
 
-// Four adapters of swa16: of q and v, of some layers, with DoRA, with an embedding and a head of its own.
+// Five adapters of swa16: of q and v, of some layers, with DoRA, with an embedding and a head of its own, of
+// the head.
 struct Directories {
-  PeftDirectory dora{"swa16-patterns"}, whole{"swa16-qv"};
+  PeftDirectory dora{"swa16-patterns"}, whole{"swa16-qv"}, head{"swa16-qv"};
 
   Directories() {
     dora.set("use_dora", "true");
@@ -47,9 +48,14 @@ struct Directories {
     whole.tensors.push_back(float_tensor("base_model.model.model.embed_tokens.weight", {512, 256}, 1.0f));
     whole.tensors.push_back(float_tensor("base_model.model.lm_head.weight", {512, 256}));
     whole.write();
+    head.set("target_modules", R"(["lm_head"])");
+    head.tensors = {float_tensor("base_model.model.lm_head.lora_A.weight", {4, 256}),
+                    float_tensor("base_model.model.lm_head.lora_B.weight", {512, 4}, 0.2f)};
+    head.write();
   }
   std::vector<std::string> paths() const {
-    return {vectors("adapters/swa16-qv"), vectors("adapters/swa16-patterns"), dora.path(), whole.path()};
+    return {vectors("adapters/swa16-qv"), vectors("adapters/swa16-patterns"), dora.path(), whole.path(),
+            head.path()};
   }
 };
 
@@ -93,10 +99,13 @@ void check_mixed(Model& model, const std::string& base, const Directories& direc
     check_nmse(path, logits_with(model, all.back().get(), tokens), logits_with(*cpu, same.get(), tokens),
                1e-5);
   }
-  const Adapter *qv = all[0].get(), *patterns = all[1].get(), *dora = all[2].get(), *whole = all[3].get();
+  const Adapter *qv = all[0].get(), *patterns = all[1].get(), *dora = all[2].get(), *whole = all[3].get(),
+                *head = all[4].get();
   check_batch(model,
-              std::vector<Part>{{nullptr, 3}, {qv, 11}, {patterns, 2}, {nullptr, 9}, {dora, 5}, {whole, 4}});
-  check_batch(model, std::vector<Part>{{qv, 1}, {whole, 1}, {dora, 1}, {nullptr, 1}});  // a step of decoding
+              std::vector<Part>{
+                  {nullptr, 3}, {qv, 11}, {patterns, 2}, {nullptr, 9}, {dora, 5}, {whole, 4}, {head, 3}});
+  check_batch(model, std::vector<Part>{
+                         {qv, 1}, {whole, 1}, {dora, 1}, {head, 1}, {nullptr, 1}});  // a step of decoding
 }
 
 int calls(const std::string& name) {
@@ -129,7 +138,7 @@ void decode(Model& model, std::span<const Adapter* const> adapters, int64_t posi
 
 }  // namespace
 
-TEST("cuda: rows of four adapters and of none have the bits that they have alone") {
+TEST("cuda: rows of five adapters and of none have the bits that they have alone") {
   use_simulator("cc=80,seed=2,races=0");
   const Directories directories;
   {
@@ -139,7 +148,7 @@ TEST("cuda: rows of four adapters and of none have the bits that they have alone
   check_nothing_leaks();
 }
 
-TEST("cuda: rows of four adapters and of none on a model that is partly on the CPU") {
+TEST("cuda: rows of five adapters and of none on a model that is partly on the CPU") {
   use_simulator("cc=86,seed=3,races=0,count=0");
   const Directories directories;
   const auto model = load_split("swa16-bf16", 2);
@@ -153,7 +162,7 @@ TEST(
   const auto one = load(*model, vectors("adapters/hd128-all-rslora"), "hd128-q6_k"),
              two = load(*model, vectors("adapters/hd128-all-rslora"), "hd128-q6_k");
   const Adapter *const first[] = {nullptr, one.get(), two.get()},
-                       *const second[] = {two.get(), two.get(), one.get()},
+                       *const second[] = {two.get(), two.get(), two.get()},
                        *const none[] = {nullptr, nullptr, nullptr};
   decode(*model, none, 5);
   simulator<int()>("ptxsim_reset")();
@@ -177,6 +186,38 @@ TEST(
   CHECK_EQ(std::string(simulator<const char*()>("ptxsim_trace")()),
            "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
            "cuGraphLaunch\ncuMemcpyDtoHAsync_v2\ncuStreamSynchronize\n");
+}
+
+TEST("cuda: an adapter goes when the device no longer reads it, also after a step that was cut short") {
+  use_simulator("cc=80,races=0,count=0");
+  for (const int32_t rows : {1, 20}) {  // a step that is put down first, and one that is launched as it comes
+    const auto model = load_cuda("swa16-bf16");
+    auto adapter = load(*model, vectors("adapters/swa16-qv"), "swa16-bf16");
+    const std::vector<int32_t> tokens = tokens_below(512, rows);
+    const std::vector<float> want = logits_with(*model, nullptr, tokens);
+    const Timeline timeline;
+    const Batch batch{tokens, {{0, rows, 0, 0, timeline.pages, adapter.get()}}};
+    int polls = 0;
+    CHECK(model->forward(batch, std::vector<int32_t>{0}, [&](size_t) { return polls++ == 2; }).empty());
+    adapter.reset();
+    CHECK(same_bits(logits_with(*model, nullptr, tokens), want));
+  }
+  check_nothing_leaks();
+}
+
+TEST("cuda: a device that was lost with an adapter on it takes nobody with it") {
+  use_simulator("cc=80,quiet,races=0,initcheck=0,count=0");
+  const std::vector<int32_t> tokens = tokens_below(512, 4);
+  for (const int launch : {3, 12}) {
+    const auto model = load_cuda("swa16-bf16");
+    auto adapter = load(*model, vectors("adapters/swa16-qv"), "swa16-bf16");
+    use_simulator(("fail_launch=" + std::to_string(launch) + ":719").c_str());
+    expect_error("lost", ErrorCode::kDevice, "CUDA_ERROR_LAUNCH_FAILED",
+                 [&] { logits_with(*model, adapter.get(), tokens); });
+    adapter.reset();
+    expect_error("afterwards", ErrorCode::kDevice, "CUDA_ERROR_LAUNCH_FAILED",
+                 [&] { load(*model, vectors("adapters/swa16-qv"), "swa16-bf16"); });
+  }
 }
 
 TEST("cuda: an adapter for which there is no memory is an error, costs nothing, and leaves nothing behind") {
