@@ -6,6 +6,7 @@
 #include <functional>
 #include <string_view>
 
+#include "base/integer.h"
 #include "cuda/device.h"
 
 namespace maestrale::cuda {
@@ -17,7 +18,7 @@ constexpr size_t kRemembered = 64;  // lists without a graph
 constexpr unsigned kNonBlockingStream = 1;
 constexpr int kThreadLocal = 1;  // CUstreamCaptureMode: other threads may do what they like
 
-size_t padded(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+size_t padded(size_t bytes) { return round_up(bytes, kAlign); }
 
 }  // namespace
 

@@ -17,7 +17,7 @@ constexpr uint64_t kAlignment = 256;
 constexpr uint64_t kVectorAlignment = 64;  // see AdapterOps::reserve_adapter
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
-uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+uint64_t aligned(uint64_t bytes) { return round_up(bytes, kAlignment); }
 uint64_t unit_bytes(QuantType type) {
   if (type == QuantType::kF16) return TileF16::kBytes;
   if (type == QuantType::kBF16) return TileBF16::kBytes;

@@ -8,6 +8,7 @@
 
 #include "backend/adapter_ops.h"
 #include "base/error.h"
+#include "base/integer.h"
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "cpu/attention.h"

@@ -52,7 +52,7 @@ class CpuAdapterStorage final : public AdapterStorage {
                                             " bytes, at least " + std::to_string(used_ + bytes) +
                                             " are needed");
     std::byte* at = buffer_.data() + used_;
-    used_ += (bytes + 63) / 64 * 64;
+    used_ += round_up(bytes, 64);
     return at;
   }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "cpu/panel_layout.h"
 #include "cpu/unpack.h"
 #include "io/atomic_file.h"
@@ -29,7 +30,6 @@ struct Header {
 };
 static_assert(sizeof(Header) == 64);
 
-uint64_t round_up(uint64_t n, uint64_t step) { return (n + step - 1) / step * step; }
 uint64_t norms_at(const Header& h) { return round_up(sizeof(Header) + h.gguf_size, 64); }
 uint64_t weights_at(const Header& h) { return round_up(norms_at(h) + h.norms_size, 4096); }
 uint64_t end_of(const Header& h) { return weights_at(h) + h.weights_size; }

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "io/byte_reader.h"
 
 namespace maestrale {
@@ -277,8 +278,7 @@ uint64_t read_alignment(std::span<const std::byte> file, const RawEntry* entry) 
 // are the positions of the offsets in the header.
 void place_tensors(std::vector<GgufTensor>& tensors, const std::vector<uint64_t>& offset_fields,
                    uint64_t header_end, uint64_t alignment, uint64_t file_size) {
-  const uint64_t data_start =
-      (header_end + alignment - 1) / alignment * alignment;  // header_end is a real size
+  const uint64_t data_start = round_up(header_end, alignment);  // header_end is a real size
   for (size_t i = 0; i < tensors.size(); ++i) {
     GgufTensor& tensor = tensors[i];
     const Field field{"offset", Field::kNoIndex, tensor.name};

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/integer.h"
 
 namespace maestrale {
 namespace {
@@ -14,7 +15,7 @@ constexpr uint32_t kVersion = 3;
 
 enum ValueType : uint32_t { kU32 = 4, kI32 = 5, kF32Value = 6, kBool = 7, kString = 8, kArray = 9 };
 
-uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+uint64_t aligned(uint64_t bytes) { return round_up(bytes, kAlignment); }
 
 template <class T>
 void put(std::vector<std::byte>& out, const T& value) {

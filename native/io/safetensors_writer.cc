@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "base/json_text.h"
 
 namespace maestrale {
@@ -37,7 +38,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
     missing_ += tensor.bytes();
   }
   std::string text = header.text();
-  text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
+  text.resize(round_up(text.size(), kAlignment), ' ');
   const uint64_t length = text.size();
   file_.write(std::as_bytes(std::span(&length, 1)));
   file_.write(std::as_bytes(std::span(text)));

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "base/integer.h"
 #include "model/adapted_rows.h"
 #include "quant/finite.h"
 #include "quant/quantize.h"
@@ -16,8 +17,8 @@
 namespace maestrale {
 namespace {
 
-uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
-int64_t padded_rank(int64_t rank) { return (rank + kRankStep - 1) / kRankStep * kRankStep; }
+uint64_t aligned(uint64_t bytes) { return round_up(bytes, 64); }
+int64_t padded_rank(int64_t rank) { return int64_t(round_up(uint64_t(rank), kRankStep)); }
 
 // The narrowest type that holds all values exactly.
 QuantType exact_type(const std::vector<float>& values) {
