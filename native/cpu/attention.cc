@@ -5,11 +5,14 @@
 #include <cmath>
 #include <limits>
 
+#include "base/integer.h"
+
 namespace maestrale {
 namespace {
 
-// Rows of a sequence that one task takes: enough that widening a page of the cache pays.
-constexpr int32_t kTaskRows = 16;
+// Rows of a sequence that one task takes: with four query heads to a KV head a multiple of attend()'s block
+// of 6 queries, and enough of them to read a page of the cache from memory seldom.
+constexpr int32_t kTaskRows = 24;
 // Positions are attended to in chunks of 1024 with absolute borders, each from a fresh state, and merged in
 // ascending order: so chunks could run on different threads without changing a bit.
 constexpr int64_t kChunkPositions = 1024;
@@ -29,12 +32,11 @@ struct CpuAttention::Thread {
   Thread(std::byte* memory, int32_t queries, int32_t head_dim) {
     const auto take = [&memory]<class T>(T*& field, int64_t count) {
       field = reinterpret_cast<T*>(memory);
-      memory += (uint64_t(count) * sizeof(T) + 63) / 64 * 64;
+      memory += round_up(uint64_t(count) * sizeof(T), 64);
     };
     take(q, int64_t(queries) * head_dim);
     take(total_out, int64_t(queries) * head_dim);
     take(chunk_out, int64_t(queries) * head_dim);
-    take(kernel_scratch, attention_scratch_floats(head_dim, 4));
     take(total, queries);
     take(chunk, queries);
     take(first, queries);
@@ -46,7 +48,7 @@ struct CpuAttention::Thread {
     return uint64_t(Thread(nullptr, queries, head_dim).end - static_cast<std::byte*>(nullptr));
   }
 
-  float *q, *total_out, *chunk_out, *kernel_scratch;
+  float *q, *total_out, *chunk_out;
   AttentionState *total, *chunk;
   int64_t *first, *last;
   KvPageView* pages;
@@ -115,7 +117,6 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, int32_t lay
     job.n_pages = int32_t(chunk_end - page);
     job.state = thread.chunk;
     job.out = thread.chunk_out;
-    job.scratch = thread.kernel_scratch;
     kernels_.attend[int(kv.type)](job);
     kernels_.merge_attention(thread.total, thread.total_out, thread.chunk, thread.chunk_out, n_queries,
                              head_dim);

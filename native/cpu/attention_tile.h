@@ -33,35 +33,36 @@ struct KvQ8 {
   static constexpr bool kScaled = true;
   static typename V::F load(const std::byte* p) { return V::load_i8(p); }
 };
-// Elements widened into the thread's scratch, where many queries reuse them.
-template <class V>
-struct KvWidened {
-  static constexpr int kBytes = 4;
-  static typename V::F load(const std::byte* p) { return V::load(reinterpret_cast<const float*>(p)); }
-};
-
 inline constexpr int kTilePositions = 64;
-inline constexpr int kQueryBlock = 4;
+inline constexpr int kQueryBlock = 6;
 
-// Scores of n queries against one page: s[query][4 tiles of 16 positions].
-template <class V, class Kv, int n>
-void page_scores(const float* q, int32_t head_dim, const std::byte* k, typename V::F (&s)[n][4]) {
-  for (auto& row : s)
+// The two products below stay functions of their own, with sums in local arrays: inlined, GCC keeps the sums
+// in memory throughout the loop in some instances, and those run at half the speed.
+
+// scores[query][position] of n queries for 16 `tiles` positions of a page from tile `first_tile`.
+template <class V, class Kv, int n, int tiles>
+[[gnu::noinline]] void page_scores(const float* q, int32_t head_dim, const std::byte* k, int first_tile,
+                                   float* scores) {
+  typename V::F acc[n][tiles];
+  for (auto& row : acc)
     for (auto& tile : row) tile = V::zero();
+  k += first_tile * head_dim * 16 * Kv::kBytes;
   for (int32_t d = 0; d < head_dim; ++d) {
-    typename V::F key[4];
-    for (int t = 0; t < 4; ++t) key[t] = Kv::load(k + (t * head_dim + d) * 16 * Kv::kBytes);
+    typename V::F key[tiles];
+    for (int t = 0; t < tiles; ++t) key[t] = Kv::load(k + (t * head_dim + d) * 16 * Kv::kBytes);
     for (int i = 0; i < n; ++i) {
       const auto value = V::set1(q[i * head_dim + d]);
-      for (int t = 0; t < 4; ++t) s[i][t] = V::fma(key[t], value, s[i][t]);
+      for (int t = 0; t < tiles; ++t) acc[i][t] = V::fma(key[t], value, acc[i][t]);
     }
   }
+  for (int i = 0; i < n; ++i)
+    for (int t = 0; t < tiles; ++t) V::store(scores + i * kTilePositions + 16 * (first_tile + t), acc[i][t]);
 }
 
 // out[i] = out[i] * alpha[i] + sum_pos weights[i][pos] * v[pos] for 16 `tiles` columns from column `d`.
 template <class V, class Kv, int n, int tiles>
-void page_values(const float* weights, const float (&alpha)[n], int begin, int end, const std::byte* v,
-                 int32_t head_dim, int32_t d, float* out) {
+[[gnu::noinline]] void page_values(const float* weights, const float (&alpha)[n], int begin, int end,
+                                   const std::byte* v, int32_t head_dim, int32_t d, float* out) {
   typename V::F acc[n][tiles];
   for (int i = 0; i < n; ++i)
     for (int t = 0; t < tiles; ++t)
@@ -78,99 +79,95 @@ void page_values(const float* weights, const float (&alpha)[n], int begin, int e
     for (int t = 0; t < tiles; ++t) V::store(out + i * head_dim + d + 16 * t, acc[i][t]);
 }
 
-// One page for queries [first, first + n). kScaled: the page has per-position scales.
-template <class V, class Kv, bool kScaled, int n>
-void attend_page(const AttentionJob& job, int first, int64_t page_start, const KvPageView& page,
-                 const std::byte* k, const std::byte* v, float* weights) {
-  int lo[n], hi[n], begin = kTilePositions, end = 0;
+// Positions [lo, hi) of a page that a query sees; none when lo >= hi.
+struct VisibleRange {
+  int lo, hi;
+};
+inline VisibleRange visible_range(const AttentionJob& job, int query, int64_t page_start) {
+  const int64_t from = job.first[query] - page_start, to = job.last[query] - page_start;
+  return {from < 0                ? 0
+          : from > kTilePositions ? kTilePositions
+                                  : int(from),
+          to > kTilePositions ? kTilePositions
+          : to < 0            ? 0
+                              : int(to)};
+}
+
+// Turns a query's scores of a page into weights, in place, and updates its running softmax. Returns the
+// factor by which its sums of earlier pages shrink.
+template <class V, class Kv>
+float page_weights(const KvPageView& page, VisibleRange visible, AttentionState& state, float* row) {
+  if (visible.lo >= visible.hi) {
+    for (int t = 0; t < 4; ++t) V::store(row + 16 * t, V::zero());
+    return 1.0f;
+  }
+  const auto clamp = [](int x) { return x < 0 ? 0 : x > 16 ? 16 : x; };
+  const auto minus_infinity = V::set1(-__builtin_inff());
+  typename V::F s[4];
+  for (int t = 0; t < 4; ++t) {
+    s[t] = V::load(row + 16 * t);
+    if constexpr (Kv::kScaled) s[t] = V::mul(s[t], V::load(page.k_scale + 16 * t));
+    s[t] = V::select_below(s[t], clamp(visible.lo - 16 * t), clamp(visible.hi - 16 * t), minus_infinity);
+  }
+  const float tile_max = V::reduce_max(V::max(V::max(s[0], s[1]), V::max(s[2], s[3])));
+  const float new_max = state.max > tile_max ? state.max : tile_max;
+  float alpha[16];
+  V::store(alpha, exp2<V>(V::set1(state.max - new_max)));
+  for (auto& tile : s) tile = exp2<V>(V::sub(tile, V::set1(new_max)));
+  const float sum = V::reduce_add(V::add(V::add(s[0], s[1]), V::add(s[2], s[3])));
+  state.max = new_max;
+  state.sum = state.sum * alpha[0] + sum;
+  for (int t = 0; t < 4; ++t) {
+    if constexpr (Kv::kScaled) s[t] = V::mul(s[t], V::load(page.v_scale + 16 * t));
+    V::store(row + 16 * t, s[t]);
+  }
+  return alpha[0];
+}
+
+// One page for the queries [first, first + n).
+template <class V, class Kv, int n>
+void attend_page(const AttentionJob& job, int first, int64_t page_start, const KvPageView& page) {
+  VisibleRange visible[n];
+  int begin = kTilePositions, end = 0;
   for (int i = 0; i < n; ++i) {
-    const int64_t from = job.first[first + i] - page_start, to = job.last[first + i] - page_start;
-    lo[i] = from < 0 ? 0 : from > kTilePositions ? kTilePositions : int(from);
-    hi[i] = to > kTilePositions ? kTilePositions : to < 0 ? 0 : int(to);
-    if (lo[i] >= hi[i]) continue;
-    begin = lo[i] < begin ? lo[i] : begin;
-    end = hi[i] > end ? hi[i] : end;
+    visible[i] = visible_range(job, first + i, page_start);
+    if (visible[i].lo >= visible[i].hi) continue;
+    begin = visible[i].lo < begin ? visible[i].lo : begin;
+    end = visible[i].hi > end ? visible[i].hi : end;
   }
   if (begin >= end) return;  // no query of this block sees the page
 
-  typename V::F s[n][4];
-  page_scores<V, Kv, n>(job.q + first * job.head_dim, job.head_dim, k, s);
-  const auto minus_infinity = V::set1(-__builtin_inff());
+  alignas(64) float weights[n * kTilePositions];  // scores at first
+  for (int t = 0; t < 4; t += V::kAttentionTiles)
+    page_scores<V, Kv, n, V::kAttentionTiles>(job.q + first * job.head_dim, job.head_dim, page.k, t, weights);
   float alpha[n];
-  for (int i = 0; i < n; ++i) {
-    float* row = weights + i * kTilePositions;
-    if (lo[i] >= hi[i]) {
-      alpha[i] = 1.0f;
-      for (int t = 0; t < 4; ++t) V::store(row + 16 * t, V::zero());
-      continue;
-    }
-    for (int t = 0; t < 4; ++t) {
-      if constexpr (kScaled) s[i][t] = V::mul(s[i][t], V::load(page.k_scale + 16 * t));
-      const int from = lo[i] - 16 * t, to = hi[i] - 16 * t;
-      s[i][t] = V::select_below(s[i][t],
-                                from < 0    ? 0
-                                : from > 16 ? 16
-                                            : from,
-                                to < 0    ? 0
-                                : to > 16 ? 16
-                                          : to,
-                                minus_infinity);
-    }
-    AttentionState& state = job.state[first + i];
-    const float tile_max = V::reduce_max(V::max(V::max(s[i][0], s[i][1]), V::max(s[i][2], s[i][3])));
-    const float new_max = state.max > tile_max ? state.max : tile_max;
-    float lanes[16];
-    V::store(lanes, exp2<V>(V::set1(state.max - new_max)));
-    alpha[i] = lanes[0];
-    for (int t = 0; t < 4; ++t) s[i][t] = exp2<V>(V::sub(s[i][t], V::set1(new_max)));
-    const float sum = V::reduce_add(V::add(V::add(s[i][0], s[i][1]), V::add(s[i][2], s[i][3])));
-    state.max = new_max;
-    state.sum = state.sum * alpha[i] + sum;
-    for (int t = 0; t < 4; ++t) {
-      if constexpr (kScaled) s[i][t] = V::mul(s[i][t], V::load(page.v_scale + 16 * t));
-      V::store(row + 16 * t, s[i][t]);
-    }
-  }
+  for (int i = 0; i < n; ++i)
+    alpha[i] = page_weights<V, Kv>(page, visible[i], job.state[first + i], weights + i * kTilePositions);
   float* out = job.out + first * job.head_dim;
+  constexpr int kColumns = 16 * V::kAttentionTiles;
   int32_t d = 0;
-  for (; d + 64 <= job.head_dim; d += 64)
-    page_values<V, Kv, n, 4>(weights, alpha, begin, end, v, job.head_dim, d, out);
-  for (; d < job.head_dim; d += 16)
-    page_values<V, Kv, n, 1>(weights, alpha, begin, end, v, job.head_dim, d, out);
-}
-
-template <class V, class Kv, bool kScaled>
-void attend_blocks(const AttentionJob& job, int64_t page_start, const KvPageView& page, const std::byte* k,
-                   const std::byte* v, float* weights) {
-  for (int first = 0; first < job.n_queries; first += kQueryBlock) {
-    switch (job.n_queries - first) {
-      case 1: attend_page<V, Kv, kScaled, 1>(job, first, page_start, page, k, v, weights); break;
-      case 2: attend_page<V, Kv, kScaled, 2>(job, first, page_start, page, k, v, weights); break;
-      case 3: attend_page<V, Kv, kScaled, 3>(job, first, page_start, page, k, v, weights); break;
-      default: attend_page<V, Kv, kScaled, 4>(job, first, page_start, page, k, v, weights); break;
-    }
-  }
+  for (; d + kColumns <= job.head_dim; d += kColumns)
+    page_values<V, Kv, n, V::kAttentionTiles>(weights, alpha, begin, end, page.v, job.head_dim, d, out);
+  if constexpr (kColumns > 16)
+    for (; d < job.head_dim; d += 16)
+      page_values<V, Kv, n, 1>(weights, alpha, begin, end, page.v, job.head_dim, d, out);
 }
 
 template <class V, class Kv>
 void attend(const AttentionJob& job) {
-  const int64_t elements = kTilePositions * int64_t(job.head_dim);
-  float* k_wide = job.scratch;
-  float* v_wide = k_wide + elements;
-  float* weights = v_wide + elements;
   for (int32_t p = 0; p < job.n_pages; ++p) {
     const KvPageView& page = job.pages[p];
     const int64_t start = job.base + kTilePositions * int64_t(p);
-    if (job.n_queries <= 2 * kQueryBlock) {
-      attend_blocks<V, Kv, Kv::kScaled>(job, start, page, page.k, page.v, weights);
-      continue;
+    for (int first = 0; first < job.n_queries; first += kQueryBlock) {
+      switch (job.n_queries - first) {
+        case 1: attend_page<V, Kv, 1>(job, first, start, page); break;
+        case 2: attend_page<V, Kv, 2>(job, first, start, page); break;
+        case 3: attend_page<V, Kv, 3>(job, first, start, page); break;
+        case 4: attend_page<V, Kv, 4>(job, first, start, page); break;
+        case 5: attend_page<V, Kv, 5>(job, first, start, page); break;
+        default: attend_page<V, Kv, kQueryBlock>(job, first, start, page); break;
+      }
     }
-    for (int64_t i = 0; i < elements; i += 16) {
-      V::store(k_wide + i, Kv::load(page.k + i * Kv::kBytes));
-      V::store(v_wide + i, Kv::load(page.v + i * Kv::kBytes));
-    }
-    attend_blocks<V, KvWidened<V>, Kv::kScaled>(job, start, page, reinterpret_cast<const std::byte*>(k_wide),
-                                                reinterpret_cast<const std::byte*>(v_wide), weights);
   }
 }
 

@@ -55,7 +55,6 @@ struct AttentionJob {
   int32_t n_pages;
   AttentionState* state;  // (n_queries), updated
   float* out;             // (n_queries, head_dim), unnormalised, updated
-  float* scratch;         // attention_scratch_floats(head_dim) floats, private to the thread
 };
 
 using GemmKernel = void (*)(const GemmJob& job);
@@ -97,11 +96,6 @@ struct Kernels {
   void (*merge_attention)(AttentionState* state, float* out, const AttentionState* later,
                           const float* later_out, int32_t n_queries, int32_t head_dim);
 };
-
-// Scratch of attend(): two pages of floats (K and V) and the scores of the query group.
-constexpr int64_t attention_scratch_floats(int32_t head_dim, int32_t n_queries) {
-  return 2 * 64 * int64_t(head_dim) + 64 * int64_t(n_queries);
-}
 
 extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;

@@ -15,6 +15,7 @@ struct V {
   using I = __m512i;       // 16 x int32, or 64 bytes
   using Halves = __m512i;  // 16 x int16, twice: the lookup takes 5 bits of an index
   static constexpr int kTileRows = 8;
+  static constexpr int kAttentionTiles = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }

@@ -25,6 +25,8 @@ struct V {
   };
   // Shape of the matmul tile: panels of 16 weight rows times activation rows.
   static constexpr int kTileRows = 2;
+  // Tiles of 16 positions or columns that attention multiplies at once with its block of queries.
+  static constexpr int kAttentionTiles = 1;
 
   static F zero() { return set1(0.0f); }
   static F set1(float x) {
