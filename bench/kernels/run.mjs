@@ -1,70 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs maestrale_bench_matmul (matmul.cc) and appends its figures, with the share of what as many cores can do,
-// to bench/results/kernels.csv.
-//   node bench/kernels/run.mjs [--isa NAME] [--threads 1] [--type NAME] [--rows N,N,...]
+// Runs a native benchmark and appends its figures, with the share of what as many cores can do:
+//   node bench/kernels/run.mjs matmul [--isa NAME] [--threads 1] [--type NAME] [--rows N,N,...]    matmul.cc
+//   node bench/kernels/run.mjs attention [--isa NAME] [--threads 1] [--kv f16|bf16|q8_0]           attention.cc
+// The figures of products go to bench/results/kernels.csv, those of attention to attention.csv.
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
 import { appendCsv, buildBenchmark, commit, machine, probe, root } from '../common.mjs'
 
-const COLUMNS = [
-  ...[
-    'date',
-    'machine',
-    'isa',
-    'threads',
-    'command',
-    'commit',
-    'type',
-    'rows',
-    'microseconds',
-    'gmacs',
-  ],
-  ...['weight_gbs', 'limit_gmacs', 'percent_of_limit', 'mac_per_cycle'],
-]
+const CONTEXT = ['date', 'machine', 'isa', 'threads', 'command', 'commit']
+const LIMITS = ['limit_gmacs', 'percent_of_limit', 'mac_per_cycle']
+const MATMUL = ['type', 'rows', 'microseconds', 'gmacs', 'weight_gbs']
+const ATTENTION = ['kv', 'sequences', 'rows', 'context', 'microseconds', 'gmacs', 'cache_gbs']
 // These multiply in binary32, those in int16 (half as many a cycle as int8); all others in int8.
 const FLOAT_TYPES = ['F32', 'F16', 'BF16']
 const TABLE_TYPES = ['NF4', 'FP4']
 
-const { values: options } = parseArgs({
+const BENCHMARKS = {
+  matmul: {
+    file: 'kernels.csv',
+    columns: [...CONTEXT, ...MATMUL, ...LIMITS],
+    options: ['isa', 'threads', 'type', 'rows'],
+    bytes: 'weight_gbs',
+    peak: ({ type }, limits) =>
+      FLOAT_TYPES.includes(type)
+        ? limits.f32Gmacs
+        : limits.int8Gmacs / (TABLE_TYPES.includes(type) ? 2 : 1),
+  },
+  attention: {
+    file: 'attention.csv',
+    columns: [...CONTEXT, ...ATTENTION, ...LIMITS],
+    options: ['isa', 'threads', 'kv'],
+    bytes: 'cache_gbs',
+    peak: (_, limits) => limits.f32Gmacs,
+  },
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     isa: { type: 'string' },
     threads: { type: 'string', default: '1' },
     type: { type: 'string' },
     rows: { type: 'string' },
+    kv: { type: 'string' },
   },
 })
-const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
-const limits = probe(Number(options.threads))
-const output = execFileSync(buildBenchmark('maestrale_bench_matmul'), args).toString()
+const benchmark = BENCHMARKS[positionals[0]]
+if (!benchmark || Object.keys(values).some((name) => !benchmark.options.includes(name))) {
+  console.error('usage: run.mjs matmul|attention [options], see the head of this file')
+  process.exit(2)
+}
+const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, value])
+const limits = probe(Number(values.threads))
+const output = execFileSync(buildBenchmark(`maestrale_bench_${positionals[0]}`), args).toString()
 const context = {
   date: new Date().toISOString().slice(0, 16),
   machine: machine(),
-  command: ['bench/kernels/run.mjs', ...args].join(' '),
+  command: ['bench/kernels/run.mjs', positionals[0], ...args].join(' '),
   commit: commit(),
 }
 const [header, ...lines] = output.trim().split('\n')
 const names = header.split(',')
 const rows = lines.map((line) => {
   const row = Object.fromEntries(line.split(',').map((value, i) => [names[i], value]))
-  // Either the arithmetic or reading the weights once takes this long at least.
-  const peak = FLOAT_TYPES.includes(row.type)
-    ? limits.f32Gmacs
-    : limits.int8Gmacs / (TABLE_TYPES.includes(row.type) ? 2 : 1)
-  const perByte = Number(row.gmacs) / Number(row.weight_gbs)
-  const limit = Math.min(peak, limits.readGBs * perByte)
-  const percent = Math.round((100 * Number(row.gmacs)) / limit)
-  const perCycle = (Number(row.gmacs) / limits.clockGHz).toFixed(1)
+  // Either the arithmetic or reading the weights, or the cache, once takes this long at least.
+  const perByte = Number(row.gmacs) / Number(row[benchmark.bytes])
+  const limit = Math.min(benchmark.peak(row, limits), limits.readGBs * perByte)
   return {
     ...context,
     ...row,
     limit_gmacs: limit.toFixed(1),
-    percent_of_limit: percent,
-    mac_per_cycle: perCycle,
+    percent_of_limit: Math.round((100 * Number(row.gmacs)) / limit),
+    mac_per_cycle: (Number(row.gmacs) / limits.clockGHz).toFixed(1),
   }
 })
-appendCsv(join(root, 'bench', 'results', 'kernels.csv'), COLUMNS, rows)
+appendCsv(join(root, 'bench', 'results', benchmark.file), benchmark.columns, rows)
 console.table(
-  rows.map(({ type, rows: n, gmacs, percent_of_limit }) => ({ type, n, gmacs, percent_of_limit })),
+  rows.map((row) =>
+    Object.fromEntries(
+      benchmark.columns.filter((name) => !CONTEXT.includes(name)).map((name) => [name, row[name]]),
+    ),
+  ),
 )
