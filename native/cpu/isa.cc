@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
 
-#if defined(__aarch64__) && !defined(MAESTRALE_SCALAR_ONLY)
+#if defined(__aarch64__) && !defined(MAESTRALE_FEW_TABLES)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -23,26 +23,30 @@ struct Table {
 bool always() { return true; }
 bool never() { return false; }
 
-#if defined(__x86_64__) && !defined(MAESTRALE_SCALAR_ONLY)
+#if defined(__x86_64__)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+#ifndef MAESTRALE_FEW_TABLES
 bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 bool has_avx512vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
+#endif
 constexpr Table kTables[] = {
-    // best first
+// best first
+#ifdef MAESTRALE_FEW_TABLES
+    {"avx512vnni", nullptr, never},    {"avxvnni", nullptr, never},
+#else
     {"avx512vnni", &kAvx512VnniKernels, has_avx512vnni},
     {"avxvnni", &kAvxVnniKernels, has_avxvnni},
-    {"avx2", &kAvx2Kernels, has_avx2},
-    {"neon-i8mm", nullptr, never},
-    {"neon", nullptr, never},
-    {"scalar", &kScalarKernels, always},
+#endif
+    {"avx2", &kAvx2Kernels, has_avx2}, {"neon-i8mm", nullptr, never},
+    {"neon", nullptr, never},          {"scalar", &kScalarKernels, always},
 };
-#elif defined(__aarch64__) && !defined(MAESTRALE_SCALAR_ONLY)
+#elif defined(__aarch64__) && !defined(MAESTRALE_FEW_TABLES)
 bool has_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 bool has_neon_i8mm() { return has_neon() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 constexpr Table kTables[] = {
