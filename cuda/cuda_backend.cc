@@ -139,22 +139,24 @@ class CudaBackend final : public Backend, private AdapterOps {
   void set_adapters(std::span<const AdapterRows> groups) override { low_rank_.set_adapters(step_, groups); }
   void add_low_rank(Tensor x, std::span<const NumberedProduct> products) override {
     if (interrupted()) return;
-    low_rank_.add(x, products_.norm_before(x), products);
+    low_rank_.add(x, products_.norm_before(x), products, cuda::Epilogue::kStore);
+  }
+  void add_low_rank_sum(Tensor x, const NumberedProduct& product, Tensor residual) override {
+    if (interrupted()) return;
+    low_rank_.add(x, products_.norm_before(x), {&product, 1}, cuda::Epilogue::kAdd, residual);
+    products_.forget(residual);
+  }
+  void add_low_rank_gate(Tensor x, const NumberedProduct& gate, const NumberedProduct& up,
+                         Tensor out) override {
+    if (interrupted()) return;
+    const NumberedProduct both[] = {gate, up};
+    low_rank_.add(x, products_.norm_before(x), both, cuda::Epilogue::kSwiGlu, out);
+    products_.forget(out);
   }
   void embed_rows(const Matrix& table, RowRange rows, Tensor out) override;
   void matmul_rows(Tensor x, RowRange rows, const Projection& projection) override {
     if (interrupted()) return;
     products_.matmul_rows(rows, x, projection);
-  }
-  void add(Tensor x, Tensor residual) override {
-    if (interrupted()) return;
-    products_.forget(residual);
-    const int64_t n = step_.n_rows * x.cols;
-    kernels_.add({.x = ceil_div(n, 256), .block = 256}, address(x), address(residual), n);
-  }
-  void apply_gate(Tensor gate, Tensor up, Tensor out) override {
-    if (interrupted()) return;
-    products_.apply_gate(step_.n_rows, gate, up, out);
   }
 
  private:

@@ -10,8 +10,7 @@ size_t type_index(QuantType type) { return size_t(&quant_traits(type) - kQuantTr
 Kernels::Kernels(const KernelModule& module)
     : matmul_f32(module, "matmul_f32"),
       rms_norm(module, "rms_norm"),
-      apply_gate(module, "apply_gate"),
-      add(module, "add"),
+      silu_multiply(module, "silu_multiply"),
       low_rank_down(module, "low_rank_down"),
       low_rank_up(module, "low_rank_up"),
       gather_rows(module, "gather_rows"),

@@ -35,8 +35,7 @@ struct Kernels {
   std::array<Kernel<Address, Address, int, int>, 4> quantize;
   std::array<Kernel<Address, Address, Address, int, int, float>, 4> norm_quantize;
   Kernel<Address, Address, Address, int, float> rms_norm;
-  Kernel<Address, Address, Address, int64_t> apply_gate;
-  Kernel<Address, Address, int64_t> add;
+  Kernel<Address, Address, int64_t> silu_multiply;
   Kernel<LowRankArgs, float> low_rank_down;
   Kernel<LowRankArgs> low_rank_up;
   Kernel<Address, Address, Address, int, int> gather_rows;

@@ -19,8 +19,10 @@ class LowRankProducts {
 
   // See AdapterOps.
   void set_adapters(const Step& step, std::span<const AdapterRows> groups);
-  // x is in memory, or still to go through `norm`.
-  void add(Tensor x, const Norm* norm, std::span<const NumberedProduct> products) const;
+  // x is in memory, or still to go through `norm`. kAdd and kSwiGlu put what they make of all rows of the one
+  // or two products in `target`.
+  void add(Tensor x, const Norm* norm, std::span<const NumberedProduct> products, Epilogue epilogue,
+           Tensor target = {}) const;
   void landed() {
     for (Upload& upload : uploads_) upload.landed();
     next_ = 0;  // so that steps of decoding use the same one

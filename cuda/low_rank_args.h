@@ -3,6 +3,8 @@
 // memory of the device, so steps of as many rows are the same launches whatever their adapters are.
 #pragma once
 
+#include "cuda/matmul_args.h"
+
 namespace maestrale::cuda {
 
 using GlobalAddress = unsigned long long;  // of device memory
@@ -19,9 +21,9 @@ struct Delta {
   FactorType a_type, b_type;
 };
 
-// Neighbouring rows of one adapter, at most kSegmentRows.
+// Neighbouring rows of one adapter or of none, at most kSegmentRows.
 struct Segment {
-  GlobalAddress deltas;  // of the adapter, by the numbers of products
+  GlobalAddress deltas;  // of the adapter, by the numbers of products; 0: none
   GlobalAddress
       down;  // (rows of a batch, 3, down_rank) floats of the adapter's own: down[r][p] = scaling * x A^T
   int down_rank;
@@ -29,17 +31,22 @@ struct Segment {
   int unused;
 };
 
+// kStore: the outputs of the parts become what the adapters make of them; kAdd: that of part 0 is added to
+// `target`; kSwiGlu: target = silu(part 0) .* part 1.
 struct LowRankArgs {
   struct Part {
     float* out;  // (rows, features)
     int number;  // of the product
     int features;
   } part[3];
+  float* target;      // of kAdd and kSwiGlu, as part[0].out
   const float* x;     // (rows, cols)
   const float* norm;  // the weight of an RMSNorm that x is still to go through, or null
   const Segment* segments;
   int cols;
   int n_parts;
+  Epilogue epilogue;
+  int unused;
 };
 
 inline constexpr int kSegmentRows = 8;

@@ -160,13 +160,8 @@ void Products::swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& 
   }
   const Projection both[] = {gate, {&w_up, scratch}};
   matmul(n_rows, x, both);
-  apply_gate(n_rows, out, scratch, out);
-}
-
-void Products::apply_gate(int n_rows, Tensor gate, Tensor up, Tensor out) {
-  forget(out);
   const int64_t n = n_rows * out.cols;
-  kernels_.apply_gate({ceil_div(n, 256), 1, 256}, address(gate), address(up), address(out), n);
+  kernels_.silu_multiply({ceil_div(n, 256), 1, 256}, address(out), address(scratch), n);
 }
 
 }  // namespace maestrale::cuda

@@ -77,8 +77,6 @@ class Products {
   void matmul_rows(RowRange rows, Tensor x, const Projection& projection);
   void matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual);
   void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor scratch);
-  // out = silu(gate) .* up; out may be gate or up
-  void apply_gate(int n_rows, Tensor gate, Tensor up, Tensor out);
 
  private:
   // Of all records of a row.

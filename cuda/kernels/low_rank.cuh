@@ -3,9 +3,10 @@
 //
 //   low_rank_down   down[r][p] = scaling * (x[r] * lora_a^T)   of product p; x may stand for its RMSNorm.
 //                   Grid (kDownBlocks a product, segments), block kDownThreads
-//   low_rank_up     out[r] = factor .* (out[r] + down[r][p] * lora_b^T).
-//                   Grid (ceil(features / kUpThreads) a product, segments), block kUpThreads: a thread has
-//                   one feature
+//   low_rank_up     factor .* (out[r] + down[r][p] * lora_b^T), which goes where LowRankArgs says, also that
+//   of
+//                   rows without an adapter. Grid (ceil(features / kUpThreads) a product, gate and up being
+//                   one, segments), block kUpThreads: a thread has one feature
 //
 // in binary32. Every sum of a row has an order of its own, whoever shares the segment.
 #pragma once
@@ -13,6 +14,7 @@
 #include <cstddef>
 
 #include "cuda/low_rank_args.h"
+#include "epilogue.cuh"
 #include "warp.cuh"
 
 namespace maestrale::device {
@@ -27,47 +29,55 @@ __device__ inline T read(GlobalAddress at) {
   return __ldg(reinterpret_cast<const T*>(at));
 }
 
-struct Task {
-  Delta delta;  // lora_a is 0 where there is nothing to do
-  LowRankArgs::Part part;
-  int product;  // which part that is
-  int block;    // of the part
-};
-
-// The work of this block for a segment, where blocks(part) blocks take a product.
-template <class Blocks>
-__device__ inline Task find_task(const LowRankArgs& args, const Segment& segment, Blocks blocks) {
-  Task task = {{}, args.part[0], 0, int(blockIdx.x)};
-#pragma unroll
-  for (int p = 0; p < 2; ++p) {
-    const int before = blocks(args.part[p]);
-    if (task.block < before) break;
-    task.block -= before;
-    task.part = args.part[p + 1];
-    task.product = p + 1;
-  }
-  const GlobalAddress at = segment.deltas + task.part.number * sizeof(Delta);
-  task.delta.lora_a = segment.n_rows > 0 ? read<GlobalAddress>(at + offsetof(Delta, lora_a)) : 0;
-  if (task.delta.lora_a == 0) return task;
-  task.delta.lora_b = read<GlobalAddress>(at + offsetof(Delta, lora_b));
-  task.delta.factor = read<GlobalAddress>(at + offsetof(Delta, factor));
-  task.delta.scaling = read<float>(at + offsetof(Delta, scaling));
-  task.delta.rank = read<int>(at + offsetof(Delta, rank));
-  task.delta.a_type = FactorType(read<int>(at + offsetof(Delta, a_type)));
-  task.delta.b_type = FactorType(read<int>(at + offsetof(Delta, b_type)));
-  return task;
+__device__ inline LowRankArgs::Part part_of(const LowRankArgs& args, int product) {
+  return product == 0 ? args.part[0] : product == 1 ? args.part[1] : args.part[2];
 }
 
-// Values index .. index + 3 of a matrix; index is a multiple of 4.
+// lora_a is 0 where there is nothing to do.
+__device__ inline Delta delta_of(const Segment& segment, int number) {
+  Delta delta = {};
+  if (segment.deltas == 0) return delta;
+  const GlobalAddress at = segment.deltas + number * sizeof(Delta);
+  delta.lora_a = read<GlobalAddress>(at + offsetof(Delta, lora_a));
+  delta.lora_b = read<GlobalAddress>(at + offsetof(Delta, lora_b));
+  delta.factor = read<GlobalAddress>(at + offsetof(Delta, factor));
+  delta.scaling = read<float>(at + offsetof(Delta, scaling));
+  delta.rank = read<int>(at + offsetof(Delta, rank));
+  delta.a_type = FactorType(read<int>(at + offsetof(Delta, a_type)));
+  delta.b_type = FactorType(read<int>(at + offsetof(Delta, b_type)));
+  return delta;
+}
+
+// Two neighbouring values of 16 bits.
 template <FactorType type>
-__device__ inline float4 factors_at(GlobalAddress matrix, long long index) {
-  if constexpr (type == FactorType::kF32) return read<float4>(matrix + 4 * index);
-  const uint2 bits = read<uint2>(matrix + 2 * index);
-  if constexpr (type == FactorType::kF16)
-    return {half_bits(bits.x & 0xffff), half_bits(bits.x >> 16), half_bits(bits.y & 0xffff),
-            half_bits(bits.y >> 16)};
-  return {__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000), __uint_as_float(bits.y << 16),
-          __uint_as_float(bits.y & 0xffff0000)};
+__device__ inline float2 unpack(unsigned bits) {
+  if constexpr (type == FactorType::kF16) return {half_bits(bits & 0xffff), half_bits(bits >> 16)};
+  return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000)};
+}
+
+// Values index .. of a matrix; index is a multiple of their number.
+template <FactorType type>
+__device__ inline void load_factors(GlobalAddress matrix, long long index, float4& a) {
+  if constexpr (type == FactorType::kF32) {
+    a = read<float4>(matrix + 4 * index);
+  } else {
+    const uint2 bits = read<uint2>(matrix + 2 * index);
+    const float2 low = unpack<type>(bits.x), high = unpack<type>(bits.y);
+    a = {low.x, low.y, high.x, high.y};
+  }
+}
+template <FactorType type>
+__device__ inline void load_factors(GlobalAddress matrix, long long index, float4 (&a)[2]) {
+  if constexpr (type == FactorType::kF32) {
+    load_factors<type>(matrix, index, a[0]);
+    load_factors<type>(matrix, index + 4, a[1]);
+  } else {
+    const uint4 bits = read<uint4>(matrix + 2 * index);
+    const float2 v[4] = {unpack<type>(bits.x), unpack<type>(bits.y), unpack<type>(bits.z),
+                         unpack<type>(bits.w)};
+    a[0] = {v[0].x, v[0].y, v[1].x, v[1].y};
+    a[1] = {v[2].x, v[2].y, v[3].x, v[3].y};
+  }
 }
 
 // sum + a * b
@@ -81,12 +91,11 @@ __device__ inline void sum_columns(const LowRankArgs& args, const Delta& delta, 
                                    int first_rank, float (&sums)[kDownRanks][kSegmentRows],
                                    float (&squares)[kSegmentRows]) {
   for (int at = 4 * threadIdx.x; at < args.cols; at += 4 * kDownThreads) {
-    float4 a[kDownRanks];
+    float4 a[kDownRanks] = {};
 #pragma unroll
     for (int i = 0; i < kDownRanks; ++i)
-      a[i] = first_rank + i < delta.rank
-                 ? factors_at<type>(delta.lora_a, (long long)(first_rank + i) * args.cols + at)
-                 : float4{};
+      if (first_rank + i < delta.rank)
+        load_factors<type>(delta.lora_a, (long long)(first_rank + i) * args.cols + at, a[i]);
     float4 norm = {1, 1, 1, 1};
     if (args.norm != nullptr) norm = *reinterpret_cast<const float4*>(args.norm + at);
 #pragma unroll
@@ -105,8 +114,8 @@ __device__ inline void low_rank_down(const LowRankArgs& args, float eps) {
   constexpr int kWarps = kDownThreads / 32;
   __shared__ float partial[kWarps][kDownRanks + 1][kSegmentRows];  // the last row: of squares
   const Segment segment = args.segments[blockIdx.y];
-  const auto [delta, part, product, block] =
-      find_task(args, segment, [](const auto&) { return kDownBlocks; });
+  const int product = blockIdx.x / kDownBlocks, block = blockIdx.x % kDownBlocks;
+  const Delta delta = delta_of(segment, part_of(args, product).number);
   if (delta.lora_a == 0) return;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int n = segment.n_rows, padded_rank = (delta.rank + 15) & ~15;
@@ -148,30 +157,33 @@ __device__ inline void low_rank_down(const LowRankArgs& args, float eps) {
   }
 }
 
-// sums[r] += down[r] * the ranks first .. first + n - 1, a multiple of 4, of the feature's row of lora_b.
+// sums[r] += down[r] * the ranks first .. first + n - 1, a multiple of 16, of the feature's row of lora_b.
 template <FactorType type>
 __device__ inline void sum_ranks(const Delta& delta, long long row, int first, int n, int n_rows,
                                  const float (&down)[kSegmentRows][kUpRanks], float (&sums)[kSegmentRows]) {
-  for (int k = 0; k < n; k += 4) {
-    const float4 b = factors_at<type>(delta.lora_b, row + first + k);
+  for (int k = 0; k < n; k += 8) {
+    float4 b[2];
+    load_factors<type>(delta.lora_b, row + first + k, b);
 #pragma unroll
-    for (int r = 0; r < kSegmentRows; ++r)
-      if (r < n_rows) sums[r] = dot4(*reinterpret_cast<const float4*>(&down[r][k]), b, sums[r]);
+    for (int r = 0; r < kSegmentRows; ++r) {
+      if (r >= n_rows) break;
+      const auto* d = reinterpret_cast<const float4*>(&down[r][k]);
+      sums[r] = dot4(d[1], b[1], dot4(d[0], b[0], sums[r]));
+    }
   }
 }
 
-__device__ inline void low_rank_up(const LowRankArgs& args) {
+// values[r] = what the adapter makes of an output of rows of the segment. For all threads of a block; a
+// feature may lie behind the last one.
+__device__ inline void adapted_outputs(const Segment& segment, int product, const LowRankArgs::Part& part,
+                                       const Delta& delta, int feature, float (&values)[kSegmentRows]) {
   __shared__ __align__(16) float down[kSegmentRows][kUpRanks];
-  const Segment segment = args.segments[blockIdx.y];
-  const auto blocks = [](const LowRankArgs::Part& p) { return (p.features + kUpThreads - 1) / kUpThreads; };
-  const auto [delta, part, product, block] = find_task(args, segment, blocks);
-  if (delta.lora_a == 0) return;
-  const int feature = kUpThreads * block + threadIdx.x, padded_rank = (delta.rank + 15) & ~15;
   const bool has_feature = feature < part.features;
   float sums[kSegmentRows] = {};
+  const int padded_rank = delta.lora_a != 0 ? (delta.rank + 15) & ~15 : 0;
   for (int first = 0; first < padded_rank; first += kUpRanks) {
     const int n = min(kUpRanks, padded_rank - first);
-    if (first > 0) __syncthreads();
+    __syncthreads();  // for what was there before
     for (int i = threadIdx.x; i < segment.n_rows * n; i += kUpThreads) {
       const int r = i / n, k = i - r * n;
       const long long row = 3LL * (segment.first_row + r) + product;
@@ -189,11 +201,45 @@ __device__ inline void low_rank_up(const LowRankArgs& args) {
   }
   if (!has_feature) return;
   const float factor = delta.factor != 0 ? read<float>(delta.factor + sizeof(float) * feature) : 1.0f;
+  const float* out = part.out + (long long)segment.first_row * part.features + feature;
 #pragma unroll
   for (int r = 0; r < kSegmentRows; ++r) {
     if (r >= segment.n_rows) break;
-    float* out = part.out + (long long)(segment.first_row + r) * part.features + feature;
-    *out = (*out + sums[r]) * factor;
+    values[r] = __ldcg(out + (long long)r * part.features);
+    if (delta.lora_a != 0) values[r] = (values[r] + sums[r]) * factor;
+  }
+}
+
+__device__ inline void low_rank_up(const LowRankArgs& args) {
+  const Segment segment = args.segments[blockIdx.y];
+  if (segment.n_rows == 0) return;
+  int product = 0, block = blockIdx.x;
+#pragma unroll
+  for (int p = 0; p < 2; ++p) {
+    const int blocks = (args.part[p].features + kUpThreads - 1) / kUpThreads;
+    if (args.epilogue != Epilogue::kStore || product < p || block < blocks) continue;
+    block -= blocks;
+    product = p + 1;
+  }
+  const LowRankArgs::Part part = part_of(args, product);
+  const Delta delta = delta_of(segment, part.number);
+  if (args.epilogue == Epilogue::kStore && delta.lora_a == 0) return;
+  const int feature = kUpThreads * block + threadIdx.x;
+  float values[kSegmentRows], ups[kSegmentRows];
+  adapted_outputs(segment, product, part, delta, feature, values);
+  if (args.epilogue == Epilogue::kSwiGlu)
+    adapted_outputs(segment, 1, args.part[1], delta_of(segment, args.part[1].number), feature, ups);
+  if (feature >= part.features) return;
+  const long long at = (long long)segment.first_row * part.features + feature;
+  float* to = (args.epilogue == Epilogue::kStore ? part.out : args.target) + at;
+#pragma unroll
+  for (int r = 0; r < kSegmentRows; ++r) {
+    if (r >= segment.n_rows) break;
+    float value = values[r];
+    if (args.epilogue == Epilogue::kAdd) value += __ldcg(to);
+    if (args.epilogue == Epilogue::kSwiGlu) value = gated(value, ups[r]);
+    __stcg(to, value);
+    to += part.features;
   }
 }
 
@@ -203,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(maestrale::cuda::kDownThreads, 2)
     low_rank_down(const __grid_constant__ maestrale::cuda::LowRankArgs args, float eps) {
   maestrale::device::low_rank_down(args, eps);
 }
-extern "C" __global__ void __launch_bounds__(maestrale::cuda::kUpThreads)
+extern "C" __global__ void __launch_bounds__(maestrale::cuda::kUpThreads, 4)
     low_rank_up(const __grid_constant__ maestrale::cuda::LowRankArgs args) {
   maestrale::device::low_rank_up(args);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on rows of activations: rms_norm, apply_gate, add, gather_rows.
+// Operations on rows of activations: rms_norm, silu_multiply, gather_rows.
 #pragma once
 
 #include "epilogue.cuh"
@@ -20,17 +20,10 @@ extern "C" __global__ void __launch_bounds__(256)
   for (int i = threadIdx.x; i < cols; i += 256) out[base + i] = x[base + i] * scale * weight[i];
 }
 
-// out = silu(gate) .* up, element by element; out may be gate or up.   Grid (ceil(n / 256)), block 256.
-extern "C" __global__ void __launch_bounds__(256)
-    apply_gate(const float* gate, const float* up, float* out, long long n) {
+// gate = silu(gate) .* up, element by element.   Grid (ceil(n / 256)), block 256.
+extern "C" __global__ void __launch_bounds__(256) silu_multiply(float* gate, const float* up, long long n) {
   const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) out[i] = maestrale::device::gated(gate[i], up[i]);
-}
-
-// to += x, element by element.   Grid (ceil(n / 256)), block 256.
-extern "C" __global__ void __launch_bounds__(256) add(const float* x, float* to, long long n) {
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) to[i] += x[i];
+  if (i < n) gate[i] = maestrale::device::gated(gate[i], up[i]);
 }
 
 // out[i] = x[rows[i]].   Grid (ceil(cols / 256)), block 256: a thread moves its column of every row in turn,

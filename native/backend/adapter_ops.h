@@ -70,19 +70,21 @@ class AdapterOps {
   virtual std::unique_ptr<AdapterStorage> reserve_adapter(uint64_t bytes) = 0;
 
   // ---- operations, on the engine's thread ------------------------------------------------------------
-  // Announces the rows, ascending, that add_low_rank() works on from now on.
+  // Announces the rows with adapters, ascending, among all that operations work on from now on.
   virtual void set_adapters(std::span<const AdapterRows> groups) = 0;
   // out[r] = factor .* (out[r] + scaling * (x[r] * lora_a^T) * lora_b^T) for the rows whose adapters change
   // the product; all products of a call, three at most, share x.
   virtual void add_low_rank(Tensor x, std::span<const NumberedProduct> products) = 0;
+  // That, then residual += product.out; and out = silu(gate.out) .* up.out, where out may be gate.out: of all
+  // rows, those without an adapter with the bits of Backend::matmul_add and swiglu. product.out, gate.out and
+  // up.out are left as anything.
+  virtual void add_low_rank_sum(Tensor x, const NumberedProduct& product, Tensor residual) = 0;
+  virtual void add_low_rank_gate(Tensor x, const NumberedProduct& gate, const NumberedProduct& up,
+                                 Tensor out) = 0;
   // out[r] = table[batch.tokens[r]] for r in `rows`
   virtual void embed_rows(const Matrix& table, RowRange rows, Tensor out) = 0;
   // out[r] = x[r] * weight^T for r in `rows`
   virtual void matmul_rows(Tensor x, RowRange rows, const Projection& projection) = 0;
-
-  // The second halves of Backend::matmul_add and swiglu, with the bits they give: all rows.
-  virtual void add(Tensor x, Tensor residual) = 0;                  // residual += x
-  virtual void apply_gate(Tensor gate, Tensor up, Tensor out) = 0;  // out = silu(gate) .* up; may be in place
 };
 
 }  // namespace maestrale

@@ -125,25 +125,29 @@ class CpuBackend final : public Backend, private AdapterOps {
     adapted_rows_.assign(groups.begin(), groups.end());
   }
   void add_low_rank(Tensor x, std::span<const NumberedProduct> products) override;
+  void add_low_rank_sum(Tensor x, const NumberedProduct& product, Tensor residual) override {
+    add_low_rank(x, {&product, 1});
+    for_rows([&](int64_t row) {
+      const float* from = product.out.data + row * residual.cols;
+      float* to = residual.data + row * residual.cols;
+      for (int64_t i = 0; i < residual.cols; ++i) to[i] += from[i];
+    });
+  }
+  void add_low_rank_gate(Tensor x, const NumberedProduct& gate, const NumberedProduct& up,
+                         Tensor out) override {
+    const NumberedProduct both[] = {gate, up};
+    add_low_rank(x, both);
+    for_rows([&](int64_t row) {
+      const int64_t at = row * out.cols;
+      kernels_.swiglu(gate.out.data + at, up.out.data + at, out.cols, out.data + at);
+    });
+  }
   void embed_rows(const Matrix& table, RowRange rows, Tensor out) override {
     for (int32_t i = 0; i < rows.count; ++i) embed_row(table, rows.first + i, out);
   }
   void matmul_rows(Tensor x, RowRange rows, const Projection& projection) override {
     const Projection part{projection.weight, from_row(projection.out, rows.first)};
     matmul_.run(from_row(x, rows.first), rows.count, {&part, 1}, false);
-  }
-  void add(Tensor x, Tensor residual) override {
-    for_rows([&](int64_t row) {
-      const float* from = x.data + row * x.cols;
-      float* to = residual.data + row * residual.cols;
-      for (int64_t i = 0; i < x.cols; ++i) to[i] += from[i];
-    });
-  }
-  void apply_gate(Tensor gate, Tensor up, Tensor out) override {
-    for_rows([&](int64_t row) {
-      kernels_.swiglu(gate.data + row * gate.cols, up.data + row * up.cols, out.cols,
-                      out.data + row * out.cols);
-    });
   }
 
  private:

@@ -17,6 +17,7 @@ void AdaptedProducts::set_rows(size_t stage, Backend& backend,
                                const std::vector<const Adapter*>& adapter_of_row) {
   const Backend* backend_before = std::exchange(backend_, &backend);
   const std::vector<AdapterRows> rows_before = std::exchange(rows_, {});
+  const size_t n_rows_before = std::exchange(n_rows_, adapter_of_row.size());
   groups_.clear();
   for (size_t row = 0; row < adapter_of_row.size(); ++row) {
     const Adapter* adapter = adapter_of_row[row];
@@ -25,7 +26,7 @@ void AdaptedProducts::set_rows(size_t stage, Backend& backend,
     ++groups_.back().rows.count;
   }
   for (const Group& group : groups_) rows_.push_back({group.adapter->storages[stage].get(), group.rows});
-  if (backend_ != backend_before || rows_ != rows_before) announced_ = false;
+  if (backend_ != backend_before || rows_ != rows_before || n_rows_ != n_rows_before) announced_ = false;
 }
 
 bool AdaptedProducts::changed(size_t number) const {
@@ -39,8 +40,12 @@ void AdaptedProducts::add_deltas(Tensor x, std::span<const NumberedProduct> prod
   for (const NumberedProduct& product : products)
     if (changed(product.number)) changing[n++] = product;
   if (n == 0) return;
+  ops().add_low_rank(x, {changing, n});
+}
+
+AdapterOps& AdaptedProducts::ops() {
   if (!std::exchange(announced_, true)) backend_->adapters().set_adapters(rows_);
-  backend_->adapters().add_low_rank(x, {changing, n});
+  return backend_->adapters();
 }
 
 void AdaptedProducts::embed(Tensor out) {
@@ -78,18 +83,21 @@ void AdaptedProducts::matmul_add(size_t layer, Tensor x, LayerPart part, Tensor 
     backend_->matmul_add(x, weights_.layers[layer].*part.weight, residual);
     return;
   }
-  matmul(layer, x, {{part, scratch}});
-  backend_->adapters().add(scratch, residual);
+  const Projection projection{&(weights_.layers[layer].*part.weight), scratch};
+  backend_->matmul(x, {&projection, 1});
+  ops().add_low_rank_sum(x, {product_number(layer, part.matrix), scratch}, residual);
 }
 
 void AdaptedProducts::swiglu(size_t layer, Tensor x, Tensor out, Tensor scratch) {
+  const LayerWeights& w = weights_.layers[layer];
   if (!changed(layer, kGate) && !changed(layer, kUp)) {
-    const LayerWeights& w = weights_.layers[layer];
     backend_->swiglu(x, w.w_gate, w.w_up, out, scratch);
     return;
   }
-  matmul(layer, x, {{kGate, out}, {kUp, scratch}});
-  backend_->adapters().apply_gate(out, scratch, out);
+  const Projection both[] = {{&w.w_gate, out}, {&w.w_up, scratch}};
+  backend_->matmul(x, both);
+  ops().add_low_rank_gate(x, {product_number(layer, kGate.matrix), out},
+                          {product_number(layer, kUp.matrix), scratch}, out);
 }
 
 void AdaptedProducts::output(Tensor x, Tensor logits) {

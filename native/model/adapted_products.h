@@ -61,11 +61,13 @@ class AdaptedProducts {
   bool changed(size_t number) const;
   bool changed(size_t layer, LayerPart part) const { return changed(product_number(layer, part.matrix)); }
   void add_deltas(Tensor x, std::span<const NumberedProduct> products);
+  AdapterOps& ops();  // of the device, which knows the rows
 
   Backend* backend_ = nullptr;
   const Weights& weights_;
   std::vector<Group> groups_;
   std::vector<AdapterRows> rows_;  // the same for the device
+  size_t n_rows_ = 0;              // those without an adapter included
   bool announced_ = false;         // to the device
 };
 

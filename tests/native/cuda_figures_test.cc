@@ -9,10 +9,12 @@
 #include <sstream>
 
 #include "check.h"
+#include "cuda/adapter_memory.h"
 #include "cuda/attention.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/kv_cache.h"
 #include "cuda/logits.h"
+#include "cuda/low_rank.h"
 #include "cuda_parts.h"
 #include "reference.h"
 
@@ -98,6 +100,38 @@ Figures measure_top_logits(Gpu& gpu) {
           c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
 }
 
+// Of an adapter of rank 16 in F16 for 4096 columns and features; instructions are those of a value of A or B.
+Figures measure_adapter(Gpu& gpu, const std::string& kernel, int rows) {
+  constexpr int64_t kRank = 16, kCols = 4096;
+  constexpr double kFactor = kRank * kCols;
+  AdapterMemory adapter(gpu.device, gpu.kernels, rows, uint64_t{1} << 20);
+  const Bytes a(size_t(2 * kRank * kCols), 0x3c);
+  adapter.set_products({{adapter.load_factor(StoredRows(QuantType::kF16, kRank, kCols, a)),
+                         adapter.load_factor(StoredRows(QuantType::kF16, kCols, kRank, a)),
+                         1.0f,
+                         {}}});
+  std::mt19937 random(5);
+  const std::vector<float> x = random_floats(size_t(rows * kCols), random);
+  const Tensor in = gpu.upload(x, kCols), out = gpu.upload(x, kCols);
+  LowRankProducts products(gpu.device, gpu.kernels);
+  Step step(gpu.device);
+  step.n_rows = rows;
+  const AdapterRows group{&adapter, {0, rows}};
+  products.set_adapters(step, {&group, 1});
+  gpu.device.synchronize();
+  simulator<int()>("ptxsim_reset")();
+  const NumberedProduct product{0, out};
+  products.add(in, nullptr, {&product, 1}, Epilogue::kStore);
+  gpu.device.synchronize();
+  const auto c = counters(kernel);
+  const bool is_down = kernel == "low_rank_down";
+  const double wide = double(rows * kCols * 4), narrow = double(rows * kRank * 4);
+  const double read = 2 * kFactor + wide + (is_down ? 0 : narrow), written = is_down ? narrow : wide;
+  return {c.at("threadInstructions") / kFactor, 32 * c.at("uniqueReadSectors") / read,
+          32 * c.at("sectorsRequested") / (read + written),
+          c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
+}
+
 // Of the heads of Mistral 7B; instructions are those of an element of a key or value.
 Figures measure_attention(Gpu& gpu, KvType type, const std::string& kernel, int rows) {
   constexpr int32_t kHeads = 32, kKvHeads = 8, kHeadDim = 128;
@@ -156,7 +190,8 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   const Kernels of_integers = {{"row", 1}, {"few", 8}, {"many", 32}, {"most", 64}, {"tile", 128}};
   const Kernels of_halves = {{"few", 1}, {"few", 8}, {"many", 32}, {"many", 128}};
   std::string table = std::string("# ptxsim, ") + nvcc_release() +
-                      ", 256 outputs of 4096 columns, 1024 keys of 8 heads, rows of 32000 logits, sm_80\n" +
+                      ", 256 outputs of 4096 columns, 1024 keys of 8 heads, rows of 32000 logits, adapters "
+                      "of rank 16, sm_80\n" +
                       kHeader + "\n";
   const auto committed = read_table();
   std::ifstream file(MAESTRALE_FIGURES);
@@ -203,6 +238,8 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
       if (rows == 1 && got.sectors > 1.3) worse += kernel + " of one row: " + got.text() + "\n";
     }
   compare("top_logits", 8, measure_top_logits(gpu));
+  for (const char* kernel : {"low_rank_down", "low_rank_up"})
+    for (const int rows : {1, 8}) compare(kernel, rows, measure_adapter(gpu, kernel, rows));
   if (writes) std::ofstream(MAESTRALE_FIGURES) << table;
   if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
 }

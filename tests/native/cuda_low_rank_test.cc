@@ -110,7 +110,7 @@ void check_low_rank(bool with_norm) {
   const Norm norm{in, gpu.upload(weight, kCols), {}, 1e-5f};
   std::vector<std::vector<float>> before;
   for (const int64_t n : features) before.push_back(random_floats(size_t(kRows * n), random));
-  const auto run = [&](std::span<const AdapterRows> some, bool decodes) {
+  const auto run = [&](std::span<const AdapterRows> some, bool decodes, auto add) {
     LowRankProducts products(gpu.device, gpu.kernels);
     Step step(gpu.device);
     step.n_rows = kRows;
@@ -118,13 +118,37 @@ void check_low_rank(bool with_norm) {
     std::vector<NumberedProduct> numbered;
     for (size_t p = 0; p < 3; ++p) numbered.push_back({p, gpu.upload(before[p], features[p])});
     products.set_adapters(step, some);
-    products.add(in, with_norm ? &norm : nullptr, numbered);
+    add(products, numbered);
     std::vector<std::vector<float>> got;
     for (size_t p = 0; p < 3; ++p) got.push_back(gpu.download<float>(numbered[p].out.data, before[p].size()));
     return got;
   };
-  const auto got = run(groups, false);
-  const auto alone = run({&groups[1], 1}, true);  // in another place of the list, beside empty segments
+  const Norm* before_x = with_norm ? &norm : nullptr;
+  const auto store = [&](LowRankProducts& products, std::span<const NumberedProduct> numbered) {
+    products.add(in, before_x, numbered, Epilogue::kStore);
+  };
+  const auto got = run(groups, false, store);
+  const auto alone =
+      run({&groups[1], 1}, true, store);  // in another place of the list, beside empty segments
+
+  // What becomes of the outputs of all rows, with the same bits.
+  const std::vector<float> residual = random_floats(before[2].size(), random);
+  run(groups, true, [&](LowRankProducts& products, std::span<const NumberedProduct> numbered) {
+    const Tensor target = gpu.upload(residual, features[2]);
+    products.add(in, before_x, numbered.subspan(2, 1), Epilogue::kAdd, target);
+    const std::vector<float> sums = gpu.download<float>(target.data, residual.size());
+    for (size_t i = 0; i < sums.size(); ++i) CHECK(sums[i] == residual[i] + got[2][i]);
+  });
+  run(groups, false, [&](LowRankProducts& products, std::vector<NumberedProduct> numbered) {
+    numbered[1] = {1, gpu.upload(before[1], features[1])};
+    const NumberedProduct both[] = {{1, numbered[1].out}, {5, gpu.upload(before[1], features[1])}};
+    products.add(in, before_x, both, Epilogue::kSwiGlu, numbered[1].out);
+    const std::vector<float> out = gpu.download<float>(numbered[1].out.data, before[1].size());
+    for (size_t i = 0; i < out.size(); ++i) {
+      const double gate = got[1][i], want = gate / (1 + std::exp(-gate)) * before[1][i];
+      CHECK(std::fabs(out[i] - want) <= 1e-6 * (1e-3 + std::fabs(want)));
+    }
+  });
   for (int64_t r = 0; r < kRows; ++r) {
     std::vector<double> row(x.begin() + r * kCols, x.begin() + (r + 1) * kCols);
     double squares = 0;
