@@ -191,7 +191,7 @@ TEST("ptxsim forms: ld and st of vectors, in global and shared memory, by every 
     return s;
   };
   for (const int n : {1, 2, 4})
-    for (const std::string type : {"u32", "f32", "b32"}) {
+    for (const std::string type : {"u32", "s32", "f32", "b32"}) {
       const char* name = type == "f32" ? "f" : "r";
       const std::string v = n == 1 ? "" : ".v" + std::to_string(n), form = v + "." + type + " ";
       std::vector<uint32_t> want(in.size());
@@ -201,8 +201,9 @@ TEST("ptxsim forms: ld and st of vectors, in global and shared memory, by every 
       for (const char* cache : {"", ".nc", ".cg", ".ca", ".cs"})
         bodies.push_back("ld.global" + std::string(cache) + form + list(name, n) + ", [i];\n" +
                          words("st.global.b32 ", "o", name, n));
-      bodies.push_back(words("ld.global.b32 ", "i", name, n) + "st.global" + form + "[o], " + list(name, n) +
-                       ";");
+      for (const char* cache : {"", ".cg"})
+        bodies.push_back(words("ld.global.b32 ", "i", name, n) + "st.global" + std::string(cache) + form +
+                         "[o], " + list(name, n) + ";");
       bodies.push_back(words("ld.global.b32 ", "i", name, n) + "st.shared" + form + "[sh], " + list(name, n) +
                        ";\n" + words("ld.shared.b32 ", "sh", name, n) +
                        words("st.global.b32 ", "o", name, n));
@@ -228,6 +229,7 @@ TEST("ptxsim forms: ld and st of vectors, in global and shared memory, by every 
   CHECK(moved("ld.global.u64 l, [i];\nst.shared.u64 [sh], l;\nld.shared.v2.u32 {r0, r1}, [sh];\n"
               "st.global.v2.u32 [o], {r0, r1};",
               in) == doubles);
+  CHECK(moved("ld.global.nc.u64 l, [i];\nst.global.u64 [o], l;", in) == doubles);
   CHECK(moved("ld.global.v2.u32 {r0, r1}, [i];\nst.shared.v2.u32 [sh], {r0, r1};\nld.shared.u64 l, [sh];\n"
               "st.global.u64 [o], l;",
               in) == doubles);
@@ -237,13 +239,13 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
   struct alignas(8) Parameter {
     uint32_t words[4];
     float value;
-    uint32_t last;
+    int32_t last;
   };
   Simulation s(module_text(R"(
       .visible .entry k(.param .align 8 .b8 p[24], .param .u64 out) {
         .shared .align 4 .b8 top[4];
         .shared .align 4 .b8 sum[4];
-        .reg .b32 a, b, c, t, n, x;
+        .reg .b32 a, b, c, m, t, n, x;
         .reg .f32 f;
         .reg .b64 o, w;
         .reg .pred q, z;
@@ -253,6 +255,7 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
         add.s64 o, o, w;
         ld.param.v2.u32 {a, b}, [p+8];
         ld.param.f32 f, [p+16];
+        ld.param.s32 m, [p+20];
         setp.eq.u32 z, t, 0;
         @z st.shared.u32 [top], 7;
         @z st.shared.u32 [sum], 5;
@@ -267,6 +270,7 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
         ld.shared.u32 c, [sum];
         mad.lo.u32 n, c, 100, n;
         sub.u32 b, b, a;
+        add.u32 b, b, m;
         st.global.v2.u32 [o], {b, n};
         st.global.f32 [o+8], f;
         st.global.u32 [o+12], x;
@@ -274,12 +278,12 @@ TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that cou
       }
       )"));
   const uint64_t out = s.upload(std::vector<uint32_t>(96 * 4, 0));
-  s.launch("k", {1}, {96}, 0, Parameter{{1, 2, 30, 400}, 1.5f, 9}, out);
+  s.launch("k", {1}, {96}, 0, Parameter{{1, 2, 30, 400}, 1.5f, -9}, out);
   uint32_t top = 7;
   for (uint32_t t = 0; t < 96; ++t) top = std::max(top, t * 0x9e3779b9u + 12345);
   const auto got = s.download<uint32_t>(out, 96 * 4);
   for (size_t t = 0; t < 96; ++t) {
-    CHECK_EQ(got[4 * t], 370u);
+    CHECK_EQ(got[4 * t], 361u);
     CHECK_EQ(got[4 * t + 1], (5 + 95 * 96 / 2) * 100u + 32);
     CHECK_EQ(got[4 * t + 2], uint32_t(bits_of(1.5f)));
     CHECK_EQ(got[4 * t + 3], top);
