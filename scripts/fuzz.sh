@@ -11,9 +11,10 @@ build=${MAESTRALE_FUZZ_BUILD:-$root/build-fuzz}
 name=${target#fuzz_}
 dict=$root/tests/fuzz/$name.dict
 
+mkdir -p "$build"
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="${CXX:-clang++}" \
-  -DMAESTRALE_FUZZ=ON -DMAESTRALE_TESTS=OFF > "$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
-ninja -C "$build" "$target" > "$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+  -DMAESTRALE_FUZZ=ON -DMAESTRALE_TESTS=OFF > "$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }
+ninja -C "$build" "$target" > "$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }
 mkdir -p "$build/corpus/$name"
 cd "$build"
 options="-max_total_time=$seconds -max_len=65536 -rss_limit_mb=1024 -malloc_limit_mb=512 -timeout=10"

@@ -82,8 +82,10 @@ TEST("thread pool: 100 ms after the last region no thread uses the CPU") {
 TEST("thread pool: with four threads a CPU at least half the speed is left") {
   ThreadPool fitting(available_cpus()), crowded(4 * available_cpus());
   double fitting_time = 1e9, crowded_time = 1e9;
-  // The best of several, alternating: other processes only ever make either slower.
-  for (int repeat = 0; repeat < 10; ++repeat) {
+  // The best of several, alternating: other processes only ever make either slower, the crowded pool more
+  // often as its regions need more processors at once. So it gets more chances, which a pool that loses its
+  // speed cannot use.
+  for (int repeat = 0; repeat < 10 || (repeat < 40 && crowded_time > 2 * fitting_time); ++repeat) {
     fitting_time = std::min(fitting_time, time_regions(fitting));
     crowded_time = std::min(crowded_time, time_regions(crowded));
   }
