@@ -289,8 +289,7 @@ std::span<const std::byte> cpu_weights(const Backend& backend) {
 }
 
 uint64_t cpu_table_bytes(QuantType type, int64_t rows, int64_t cols) {
-  constexpr int64_t kAlignment = 64;
-  return uint64_t(ceil_div(rows * int64_t(row_bytes(type, uint64_t(cols))), kAlignment) * kAlignment);
+  return round_up(uint64_t(rows) * row_bytes(type, uint64_t(cols)), 64);
 }
 
 uint64_t cpu_matrix_bytes(QuantType type, int64_t rows, int64_t cols) {
