@@ -1,29 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Adapters that come and go under load leave nothing behind: no memory, no thread, no file.
 // MAESTRALE_CHURN_SECONDS=60 makes a minute of it.
-import { readdirSync, readFileSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 
 import { loadModel } from '../../lib/index.js'
+import { residentBytes } from './resident.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../../models/${path}`, import.meta.url))
 const seconds = Number(process.env.MAESTRALE_CHURN_SECONDS ?? 4)
 
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
 async function held() {
-  for (let i = 0; i < 5; i++) {
-    collect()
-    await sleep(20)
-  }
-  const status = readFileSync('/proc/self/status', 'utf8')
   return {
-    bytes: Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024,
+    bytes: await residentBytes(),
     threads: readdirSync('/proc/self/task').length,
     files: readdirSync('/proc/self/fd').length,
   }

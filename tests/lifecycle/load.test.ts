@@ -1,28 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thousand loads leave nothing behind, and the event loop never waits for the engine.
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 
 import { loadModel } from '../../lib/index.js'
+import { residentBytes } from './resident.js'
 
 const path = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
-
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
-// After a collection: a disposed model's tokenizer lives as long as its object.
-async function residentBytes(): Promise<number> {
-  for (let i = 0; i < 5; i++) {
-    collect()
-    await sleep(20)
-  }
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
-}
 
 test('a thousand loads and disposals grow nothing', { timeout: 240_000 }, async () => {
   const cycle = async (n: number) => {

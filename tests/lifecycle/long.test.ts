@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One generation may run as long as its user likes: pages that left the window come back, and nothing is kept
 // but the text and the tokens. MAESTRALE_LONG_TOKENS=1000000 makes a million of them.
-import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 
 import { loadModel } from '../../lib/index.js'
+import { residentBytes } from './resident.js'
 
 const path = fileURLToPath(new URL('../vectors/models/hd128-q4_0.gguf', import.meta.url)) // window 64
 const tokens = Number(process.env.MAESTRALE_LONG_TOKENS ?? 16_000)
@@ -17,14 +15,6 @@ const BYTES_PER_TOKEN = 96
 interface Mark {
   bytes: number
   ms: number
-}
-
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
-function residentBytes(): number {
-  collect()
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
 }
 
 test('a generation of many windows keeps memory and speed flat', {
@@ -43,7 +33,7 @@ test('a generation of many windows keeps memory and speed flat', {
   for await (const chunk of run) {
     received += chunk.tokens.length
     if (received >= quarter * (marks.length + 1))
-      marks.push({ bytes: residentBytes(), ms: performance.now() })
+      marks.push({ bytes: await residentBytes(), ms: performance.now() })
     if (marks.length < 4) expect(model.stats().kvPagesUsed).toBeLessThanOrEqual(3)
   }
   expect((await run).finishReason).toBe('length')
