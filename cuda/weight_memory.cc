@@ -62,8 +62,7 @@ void WeightMemory::copy(std::span<const std::byte> bytes, DevicePointer to) {
 }
 
 Tensor WeightMemory::load_vector(std::span<const float> values) {
-  const DevicePointer at =
-      take((values.size_bytes() + kVectorAlignment - 1) / kVectorAlignment * kVectorAlignment);
+  const DevicePointer at = take(round_up(values.size_bytes(), kVectorAlignment));
   copy(std::as_bytes(values), at);
   return {reinterpret_cast<float*>(uintptr_t(at)), int64_t(values.size())};
 }

@@ -3,8 +3,7 @@
 //
 //   low_rank_down   down[r][p] = scaling * (x[r] * lora_a^T)   of product p; x may stand for its RMSNorm.
 //                   Grid (kDownBlocks a product, segments), block kDownThreads
-//   low_rank_up     factor .* (out[r] + down[r][p] * lora_b^T), which goes where LowRankArgs says, also that
-//   of
+//   low_rank_up     factor .* (out[r] + down[r][p] * lora_b^T), which goes where LowRankArgs says, also for
 //                   rows without an adapter. Grid (ceil(features / kUpThreads) a product, gate and up being
 //                   one, segments), block kUpThreads: a thread has one feature
 //
