@@ -48,7 +48,7 @@ void AdapterMemory::set_products(std::vector<LowRank> products) {
     }
     deltas.push_back({address(product.lora_a.data), address(product.lora_b.data),
                       address(product.factor.data), product.scaling, int(product.lora_a.rows),
-                      type_of(product.lora_a), type_of(product.lora_b)});
+                      type_of(product.lora_a), type_of(product.lora_b), 0});
     down_rank_ = std::max(down_rank_, int(product.lora_b.cols));
   }
   const std::span<const std::byte> bytes = std::as_bytes(std::span(deltas));

@@ -20,8 +20,8 @@ class AdapterMemory final : public AdapterStorage {
   AdapterMemory(const Device& device, const Kernels& kernels, int64_t max_rows, uint64_t bytes);
   ~AdapterMemory() override;
 
-  // Factors lie as they are stored: the kernels read them row by row.
-  Matrix load_factor(const MatrixSource& source) override { return weights_.load_table(source); }
+  Matrix load_lora_a(const MatrixSource& source) override { return weights_.load_table(source); }
+  Matrix load_lora_b(const MatrixSource& source) override { return weights_.load_pieces(source); }
   Matrix load_matrix(const MatrixSource& source) override { return weights_.load_matrix(source); }
   Matrix load_table(const MatrixSource& source) override { return weights_.load_table(source); }
   Tensor load_vector(std::span<const float> values) override { return weights_.load_vector(values); }

@@ -11,18 +11,23 @@ using GlobalAddress = unsigned long long;  // of device memory
 
 enum class FactorType : int { kF32, kF16, kBF16 };
 
+inline constexpr int kPieceBytes = 16;
+
 // What an adapter makes of one product, see LowRank.
-struct Delta {
+struct alignas(16) Delta {
   GlobalAddress lora_a;  // (rank, cols) as stored; 0: nothing
-  GlobalAddress lora_b;  // (features, rank rounded up to kRankStep) as stored
+  // (features, rank rounded up to kRankStep) in pieces of kPieceBytes: the first ones of all features, their
+  // second, ... A thread takes a feature, so what a warp loads at once lies together.
+  GlobalAddress lora_b;
   GlobalAddress factor;  // (features) floats, or 0
   float scaling;
   int rank;
   FactorType a_type, b_type;
+  GlobalAddress unused;
 };
 
 // Neighbouring rows of one adapter or of none, at most kSegmentRows.
-struct Segment {
+struct alignas(16) Segment {
   GlobalAddress deltas;  // of the adapter, by the numbers of products; 0: none
   GlobalAddress
       down;  // (rows of a batch, 3, down_rank) floats of the adapter's own: down[r][p] = scaling * x A^T
@@ -51,7 +56,7 @@ struct LowRankArgs {
 
 inline constexpr int kSegmentRows = 8;
 // Rows of lora_a that a block of low_rank_down takes at a time, and blocks for a product.
-inline constexpr int kDownRanks = 4, kDownBlocks = 8;
+inline constexpr int kDownRanks = 8, kDownBlocks = 8;
 inline constexpr int kDownThreads = 256, kUpThreads = 128;  // of a block
 
 }  // namespace maestrale::cuda

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/integer.h"
+#include "cuda/low_rank_args.h"
 #include "cuda/products.h"
 #include "cuda/tile_layout.h"
 
@@ -87,6 +89,28 @@ Matrix WeightMemory::load_table(const MatrixSource& source) {
   const DevicePointer at = take(table_bytes(source.type, source.rows, source.cols));
   const int64_t rows_at_once = std::clamp<int64_t>(int64_t(kStagingBytes) / row, 1, source.rows);
   copy_rows(source, rows_at_once, at, row, [](int64_t, int64_t) {});
+  return {source.type, source.rows, source.cols, reinterpret_cast<const std::byte*>(uintptr_t(at))};
+}
+
+Matrix WeightMemory::load_pieces(const MatrixSource& source) {
+  const uint64_t row = row_bytes(source.type, uint64_t(source.cols));
+  const DevicePointer at = take(table_bytes(source.type, source.rows, source.cols));
+  const int64_t rows_at_once = std::clamp<int64_t>(int64_t(kStagingBytes / row), 1, source.rows);
+  std::vector<std::byte> rows(uint64_t(rows_at_once) * row);
+  std::byte* staging = stage(rows.size());
+  for (int64_t first = 0; first < source.rows; first += rows_at_once) {
+    const uint64_t n = uint64_t(std::min(rows_at_once, source.rows - first));
+    source.read_rows(first, int64_t(n), rows.data());
+    for (uint64_t piece = 0; piece < row / kPieceBytes; ++piece) {
+      std::byte* pieces = staging + piece * n * kPieceBytes;
+      for (uint64_t r = 0; r < n; ++r)
+        std::memcpy(pieces + r * kPieceBytes, rows.data() + r * row + piece * kPieceBytes, kPieceBytes);
+      MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2,
+                   at + (piece * uint64_t(source.rows) + uint64_t(first)) * kPieceBytes, pieces,
+                   size_t(n * kPieceBytes), launches_.stream());
+    }
+    launches_.synchronize();
+  }
   return {source.type, source.rows, source.cols, reinterpret_cast<const std::byte*>(uintptr_t(at))};
 }
 

@@ -29,6 +29,8 @@ class WeightMemory {
   }
   Matrix load_matrix(const MatrixSource& source);
   Matrix load_table(const MatrixSource& source);
+  // Rows of multiples of kPieceBytes: the first pieces of all rows, their second, ...
+  Matrix load_pieces(const MatrixSource& source);
   Tensor load_vector(std::span<const float> values);
   // Copies to any place on the device.
   void copy(std::span<const std::byte> bytes, DevicePointer to);

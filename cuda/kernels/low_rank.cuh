@@ -10,8 +10,6 @@
 // in binary32. Every sum of a row has an order of its own, whoever shares the segment.
 #pragma once
 
-#include <cstddef>
-
 #include "cuda/low_rank_args.h"
 #include "epilogue.cuh"
 #include "warp.cuh"
@@ -27,24 +25,20 @@ template <class T>
 __device__ inline T read(GlobalAddress at) {
   return __ldg(reinterpret_cast<const T*>(at));
 }
+// shared = what lies there, zeros at 0. For all threads of a block: none of them has to hold it, and it is
+// read once.
+template <class T>
+__device__ inline void share(GlobalAddress at, T& shared) {
+  if (threadIdx.x < sizeof(T) / 16)
+    reinterpret_cast<uint4*>(&shared)[threadIdx.x] = at != 0 ? read<uint4>(at + 16 * threadIdx.x) : uint4{};
+  __syncthreads();
+}
+__device__ inline void share_delta(const Segment& segment, int number, Delta& shared) {
+  share(segment.deltas != 0 ? segment.deltas + number * sizeof(Delta) : 0, shared);
+}
 
 __device__ inline LowRankArgs::Part part_of(const LowRankArgs& args, int product) {
   return product == 0 ? args.part[0] : product == 1 ? args.part[1] : args.part[2];
-}
-
-// lora_a is 0 where there is nothing to do.
-__device__ inline Delta delta_of(const Segment& segment, int number) {
-  Delta delta = {};
-  if (segment.deltas == 0) return delta;
-  const GlobalAddress at = segment.deltas + number * sizeof(Delta);
-  delta.lora_a = read<GlobalAddress>(at + offsetof(Delta, lora_a));
-  delta.lora_b = read<GlobalAddress>(at + offsetof(Delta, lora_b));
-  delta.factor = read<GlobalAddress>(at + offsetof(Delta, factor));
-  delta.scaling = read<float>(at + offsetof(Delta, scaling));
-  delta.rank = read<int>(at + offsetof(Delta, rank));
-  delta.a_type = FactorType(read<int>(at + offsetof(Delta, a_type)));
-  delta.b_type = FactorType(read<int>(at + offsetof(Delta, b_type)));
-  return delta;
 }
 
 // Two neighbouring values of 16 bits.
@@ -54,29 +48,28 @@ __device__ inline float2 unpack(unsigned bits) {
   return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000)};
 }
 
-// Values index .. of a matrix; index is a multiple of their number.
+// Values index .. index + 3 of a matrix; index is a multiple of 4.
 template <FactorType type>
-__device__ inline void load_factors(GlobalAddress matrix, long long index, float4& a) {
-  if constexpr (type == FactorType::kF32) {
-    a = read<float4>(matrix + 4 * index);
-  } else {
-    const uint2 bits = read<uint2>(matrix + 2 * index);
-    const float2 low = unpack<type>(bits.x), high = unpack<type>(bits.y);
-    a = {low.x, low.y, high.x, high.y};
-  }
+__device__ inline float4 load_factors(GlobalAddress matrix, long long index) {
+  if constexpr (type == FactorType::kF32) return read<float4>(matrix + 4 * index);
+  const uint2 bits = read<uint2>(matrix + 2 * index);
+  const float2 low = unpack<type>(bits.x), high = unpack<type>(bits.y);
+  return {low.x, low.y, high.x, high.y};
 }
+// The eight values of the next pieces of a row of lora_b, which lie `step` bytes apart.
 template <FactorType type>
-__device__ inline void load_factors(GlobalAddress matrix, long long index, float4 (&a)[2]) {
+__device__ inline void load_pieces(GlobalAddress& piece, long long step, float4 (&b)[2]) {
   if constexpr (type == FactorType::kF32) {
-    load_factors<type>(matrix, index, a[0]);
-    load_factors<type>(matrix, index + 4, a[1]);
+    b[0] = read<float4>(piece);
+    b[1] = read<float4>(piece += step);
   } else {
-    const uint4 bits = read<uint4>(matrix + 2 * index);
+    const uint4 bits = read<uint4>(piece);
     const float2 v[4] = {unpack<type>(bits.x), unpack<type>(bits.y), unpack<type>(bits.z),
                          unpack<type>(bits.w)};
-    a[0] = {v[0].x, v[0].y, v[1].x, v[1].y};
-    a[1] = {v[2].x, v[2].y, v[3].x, v[3].y};
+    b[0] = {v[0].x, v[0].y, v[1].x, v[1].y};
+    b[1] = {v[2].x, v[2].y, v[3].x, v[3].y};
   }
+  piece += step;
 }
 
 // sum + a * b
@@ -94,7 +87,7 @@ __device__ inline void sum_columns(const LowRankArgs& args, const Delta& delta, 
 #pragma unroll
     for (int i = 0; i < kDownRanks; ++i)
       if (first_rank + i < delta.rank)
-        load_factors<type>(delta.lora_a, (long long)(first_rank + i) * args.cols + at, a[i]);
+        a[i] = load_factors<type>(delta.lora_a, (long long)(first_rank + i) * args.cols + at);
     float4 norm = {1, 1, 1, 1};
     if (args.norm != nullptr) norm = *reinterpret_cast<const float4*>(args.norm + at);
 #pragma unroll
@@ -112,9 +105,11 @@ __device__ inline void sum_columns(const LowRankArgs& args, const Delta& delta, 
 __device__ inline void low_rank_down(const LowRankArgs& args, float eps) {
   constexpr int kWarps = kDownThreads / 32;
   __shared__ float partial[kWarps][kDownRanks + 1][kSegmentRows];  // the last row: of squares
-  const Segment segment = args.segments[blockIdx.y];
+  __shared__ Segment segment;
+  __shared__ Delta delta;
+  share(GlobalAddress(args.segments + blockIdx.y), segment);
   const int product = blockIdx.x / kDownBlocks, block = blockIdx.x % kDownBlocks;
-  const Delta delta = delta_of(segment, part_of(args, product).number);
+  share_delta(segment, part_of(args, product).number, delta);
   if (delta.lora_a == 0) return;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int n = segment.n_rows, padded_rank = (delta.rank + 15) & ~15;
@@ -158,11 +153,14 @@ __device__ inline void low_rank_down(const LowRankArgs& args, float eps) {
 
 // sums[r] += down[r] * the ranks first .. first + n - 1, a multiple of 16, of the feature's row of lora_b.
 template <FactorType type>
-__device__ inline void sum_ranks(const Delta& delta, long long row, int first, int n, int n_rows,
+__device__ inline void sum_ranks(const Delta& delta, int features, int feature, int first, int n, int n_rows,
                                  const float (&down)[kSegmentRows][kUpRanks], float (&sums)[kSegmentRows]) {
+  constexpr int kPieceRanks = type == FactorType::kF32 ? 4 : 8;
+  const long long step = (long long)kPieceBytes * features;
+  GlobalAddress piece = delta.lora_b + first / kPieceRanks * step + kPieceBytes * feature;
   for (int k = 0; k < n; k += 8) {
     float4 b[2];
-    load_factors<type>(delta.lora_b, row + first + k, b);
+    load_pieces<type>(piece, step, b);
 #pragma unroll
     for (int r = 0; r < kSegmentRows; ++r) {
       if (r >= n_rows) break;
@@ -178,40 +176,43 @@ __device__ inline void adapted_outputs(const Segment& segment, int product, cons
                                        const Delta& delta, int feature, float (&values)[kSegmentRows]) {
   __shared__ __align__(16) float down[kSegmentRows][kUpRanks];
   const bool has_feature = feature < part.features;
+  const int n_rows = segment.n_rows;
   float sums[kSegmentRows] = {};
   const int padded_rank = delta.lora_a != 0 ? (delta.rank + 15) & ~15 : 0;
   for (int first = 0; first < padded_rank; first += kUpRanks) {
     const int n = min(kUpRanks, padded_rank - first);
     __syncthreads();  // for what was there before
-    for (int i = threadIdx.x; i < segment.n_rows * n; i += kUpThreads) {
+    for (int i = threadIdx.x; i < n_rows * n; i += kUpThreads) {
       const int r = i / n, k = i - r * n;
       const long long row = 3LL * (segment.first_row + r) + product;
       down[r][k] = __ldcg(reinterpret_cast<const float*>(segment.down) + row * segment.down_rank + first + k);
     }
     __syncthreads();
     if (!has_feature) continue;
-    const long long row = (long long)feature * padded_rank;
     if (delta.b_type == FactorType::kF32)
-      sum_ranks<FactorType::kF32>(delta, row, first, n, segment.n_rows, down, sums);
+      sum_ranks<FactorType::kF32>(delta, part.features, feature, first, n, n_rows, down, sums);
     else if (delta.b_type == FactorType::kF16)
-      sum_ranks<FactorType::kF16>(delta, row, first, n, segment.n_rows, down, sums);
+      sum_ranks<FactorType::kF16>(delta, part.features, feature, first, n, n_rows, down, sums);
     else
-      sum_ranks<FactorType::kBF16>(delta, row, first, n, segment.n_rows, down, sums);
+      sum_ranks<FactorType::kBF16>(delta, part.features, feature, first, n, n_rows, down, sums);
   }
   if (!has_feature) return;
   const float factor = delta.factor != 0 ? read<float>(delta.factor + sizeof(float) * feature) : 1.0f;
   const float* out = part.out + (long long)segment.first_row * part.features + feature;
 #pragma unroll
   for (int r = 0; r < kSegmentRows; ++r) {
-    if (r >= segment.n_rows) break;
+    if (r >= n_rows) break;
     values[r] = __ldcg(out + (long long)r * part.features);
     if (delta.lora_a != 0) values[r] = (values[r] + sums[r]) * factor;
   }
 }
 
 __device__ inline void low_rank_up(const LowRankArgs& args) {
-  const Segment segment = args.segments[blockIdx.y];
-  if (segment.n_rows == 0) return;
+  __shared__ Segment segment;
+  __shared__ Delta delta, up_delta;
+  share(GlobalAddress(args.segments + blockIdx.y), segment);
+  const int n_rows = segment.n_rows;
+  if (n_rows == 0) return;
   int product = 0, block = blockIdx.x;
 #pragma unroll
   for (int p = 0; p < 2; ++p) {
@@ -221,19 +222,21 @@ __device__ inline void low_rank_up(const LowRankArgs& args) {
     product = p + 1;
   }
   const LowRankArgs::Part part = part_of(args, product);
-  const Delta delta = delta_of(segment, part.number);
+  share_delta(segment, part.number, delta);
   if (args.epilogue == Epilogue::kStore && delta.lora_a == 0) return;
   const int feature = kUpThreads * block + threadIdx.x;
   float values[kSegmentRows], ups[kSegmentRows];
   adapted_outputs(segment, product, part, delta, feature, values);
-  if (args.epilogue == Epilogue::kSwiGlu)
-    adapted_outputs(segment, 1, args.part[1], delta_of(segment, args.part[1].number), feature, ups);
+  if (args.epilogue == Epilogue::kSwiGlu) {
+    share_delta(segment, args.part[1].number, up_delta);
+    adapted_outputs(segment, 1, args.part[1], up_delta, feature, ups);
+  }
   if (feature >= part.features) return;
   const long long at = (long long)segment.first_row * part.features + feature;
   float* to = (args.epilogue == Epilogue::kStore ? part.out : args.target) + at;
 #pragma unroll
   for (int r = 0; r < kSegmentRows; ++r) {
-    if (r >= segment.n_rows) break;
+    if (r >= n_rows) break;
     float value = values[r];
     if (args.epilogue == Epilogue::kAdd) value += __ldcg(to);
     if (args.epilogue == Epilogue::kSwiGlu) value = gated(value, ups[r]);

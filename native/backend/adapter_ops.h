@@ -35,7 +35,8 @@ inline constexpr int64_t kRankStep = 16;
 class AdapterStorage {
  public:
   virtual ~AdapterStorage() = default;
-  virtual Matrix load_factor(const MatrixSource& source) = 0;  // lora_a or lora_b, of floats
+  virtual Matrix load_lora_a(const MatrixSource& source) = 0;  // of floats, as lora_b
+  virtual Matrix load_lora_b(const MatrixSource& source) = 0;
   virtual Matrix load_matrix(const MatrixSource& source) = 0;  // for matmul_rows, of floats
   virtual Matrix load_table(const MatrixSource& source) = 0;
   virtual Tensor load_vector(std::span<const float> values) = 0;

@@ -20,7 +20,8 @@ class CpuAdapterStorage final : public AdapterStorage {
  public:
   explicit CpuAdapterStorage(uint64_t bytes) : buffer_(bytes, "the adapter") {}
 
-  Matrix load_factor(const MatrixSource& source) override { return load_matrix(source); }
+  Matrix load_lora_a(const MatrixSource& source) override { return load_matrix(source); }
+  Matrix load_lora_b(const MatrixSource& source) override { return load_matrix(source); }
   Matrix load_matrix(const MatrixSource& source) override {
     const uint64_t stride = panel_bytes(source.type, source.cols),
                    row = row_bytes(source.type, uint64_t(source.cols));

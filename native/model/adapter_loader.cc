@@ -152,8 +152,8 @@ class Loader {
     AdapterStorage& storage = *adapter_.storages[stage];
     LowRank& product = products_[stage][number_of(delta.target, model_)];
     product.scaling = delta.scaling * scale_;
-    product.lora_a = storage.load_factor(FloatMatrix(a, delta.rank(), delta.target.cols));
-    product.lora_b = storage.load_factor(FloatMatrix(b, delta.target.rows, padded_rank(delta.rank())));
+    product.lora_a = storage.load_lora_a(FloatMatrix(a, delta.rank(), delta.target.cols));
+    product.lora_b = storage.load_lora_b(FloatMatrix(b, delta.target.rows, padded_rank(delta.rank())));
     if (delta.magnitude) product.factor = storage.load_vector(factors(delta, a, b, product.scaling));
     adapter_.rank = std::max(adapter_.rank, delta.rank());
     adapter_.parameters += a.size() + b.size() + (delta.magnitude ? size_t(delta.target.rows) : 0);

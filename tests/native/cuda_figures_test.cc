@@ -106,8 +106,8 @@ Figures measure_adapter(Gpu& gpu, const std::string& kernel, int rows) {
   constexpr double kFactor = kRank * kCols;
   AdapterMemory adapter(gpu.device, gpu.kernels, rows, uint64_t{1} << 20);
   const Bytes a(size_t(2 * kRank * kCols), 0x3c);
-  adapter.set_products({{adapter.load_factor(StoredRows(QuantType::kF16, kRank, kCols, a)),
-                         adapter.load_factor(StoredRows(QuantType::kF16, kCols, kRank, a)),
+  adapter.set_products({{adapter.load_lora_a(StoredRows(QuantType::kF16, kRank, kCols, a)),
+                         adapter.load_lora_b(StoredRows(QuantType::kF16, kCols, kRank, a)),
                          1.0f,
                          {}}});
   std::mt19937 random(5);
@@ -239,7 +239,11 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
     }
   compare("top_logits", 8, measure_top_logits(gpu));
   for (const char* kernel : {"low_rank_down", "low_rank_up"})
-    for (const int rows : {1, 8}) compare(kernel, rows, measure_adapter(gpu, kernel, rows));
+    for (const int rows : {1, 8}) {
+      const Figures got = measure_adapter(gpu, kernel, rows);
+      compare(kernel, rows, got);
+      if (rows == 1 && got.sectors > 1.3) worse += std::string(kernel) + " of one row: " + got.text() + "\n";
+    }
   if (writes) std::ofstream(MAESTRALE_FIGURES) << table;
   if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
 }

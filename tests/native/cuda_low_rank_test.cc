@@ -63,8 +63,8 @@ TestAdapter make_adapter(Gpu& gpu, QuantType type, int64_t rank, const std::vect
     product.scaling = f.scaling;
     const int64_t padded = ceil_div(rank, kRankStep) * kRankStep;
     const Bytes a = stored(type, f.a, rank, kCols), b = stored(type, f.b, features[p], padded);
-    product.lora_a = adapter.memory->load_factor(StoredRows(type, rank, kCols, a));
-    product.lora_b = adapter.memory->load_factor(StoredRows(type, features[p], padded, b));
+    product.lora_a = adapter.memory->load_lora_a(StoredRows(type, rank, kCols, a));
+    product.lora_b = adapter.memory->load_lora_b(StoredRows(type, features[p], padded, b));
     if (with_factor) {
       f.factor = random_floats(size_t(features[p]), random);
       product.factor = adapter.memory->load_vector(f.factor);
@@ -184,4 +184,22 @@ TEST("cuda: adapters of any type and rank add what real numbers say, to their ow
 TEST("cuda: adapters take a norm that is still to be computed, sm_75") {
   use_simulator("cc=75,seed=5");
   check_low_rank(true);
+}
+
+TEST("cuda: rows of lora_b lie in pieces, also when they are loaded part by part") {
+  use_simulator("cc=80");
+  Gpu gpu;
+  constexpr int64_t kFeatures = 70000, kRank = 48;  // 6.7 MB, more than is copied at once
+  Bytes rows(size_t(kFeatures * kRank * 2));
+  std::mt19937 random(7);
+  for (uint8_t& byte : rows) byte = uint8_t(random());
+  gpu.weights.reserve(rows.size() + 256);
+  const Matrix matrix = gpu.weights.load_pieces(StoredRows(QuantType::kF16, kFeatures, kRank, rows));
+  Bytes want;
+  for (size_t piece = 0; piece < kRank * 2 / kPieceBytes; ++piece)
+    for (size_t row = 0; row < kFeatures; ++row) {
+      const auto from = rows.begin() + ptrdiff_t(row * kRank * 2 + piece * kPieceBytes);
+      want.insert(want.end(), from, from + kPieceBytes);
+    }
+  CHECK(gpu.download<uint8_t>(matrix.data, want.size()) == want);
 }
