@@ -25,7 +25,10 @@ FactorType type_of(const Matrix& factor) {
 }  // namespace
 
 AdapterMemory::AdapterMemory(const Device& device, const Kernels& kernels, int64_t max_rows, uint64_t bytes)
-    : device_(device), max_rows_(max_rows), launches_(device), weights_(device, kernels, launches_) {
+    : device_(device),
+      max_rows_(max_rows),
+      launches_(std::in_place, device),
+      weights_(device, kernels, *launches_) {
   weights_.reserve(bytes, kPurpose);
 }
 
@@ -55,6 +58,7 @@ void AdapterMemory::set_products(std::vector<LowRank> products) {
   deltas_ = DeviceBuffer(device_, bytes.size(), kPurpose);
   weights_.copy(bytes, deltas_.address());
   weights_.finish();
+  launches_.reset();  // a server may hold hundreds of adapters
   down_ = DeviceBuffer(device_, uint64_t(max_rows_ * 3 * down_rank_) * sizeof(float), kPurpose);
   AdapterStorage::set_products(std::move(products));
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One LoRA adapter on the device: its matrices, what kernels look up of it, and room for what they compute in
-// between. It is filled in a stream of its own, while the model's steps go on in theirs.
+// between. It is filled in a stream of its own, while the model's steps go on in theirs; once it is filled
+// there is no such stream any more.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,7 +37,7 @@ class AdapterMemory final : public AdapterStorage {
   const Device& device_;
   const int64_t max_rows_;
   mutable bool used_ = false;
-  Launches launches_;
+  std::optional<Launches> launches_;  // until set_products()
   WeightMemory weights_;
   DeviceBuffer deltas_;  // Delta of each product
   DeviceBuffer down_;    // see Segment

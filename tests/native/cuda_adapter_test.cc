@@ -108,7 +108,8 @@ void check_mixed(Model& model, const std::string& base, const Directories& direc
                          {qv, 1}, {whole, 1}, {dora, 1}, {head, 1}, {nullptr, 1}});  // a step of decoding
 }
 
-int calls(const std::string& name) {
+// Calls of a function so far, or things of a kind that exist.
+int reported(const std::string& name) {
   const std::string report = simulator<const char*()>("ptxsim_report")();
   const size_t at = report.find("\"" + name + "\":");
   return at == report.npos ? 0 : std::stoi(report.substr(at + name.size() + 3));
@@ -177,7 +178,7 @@ TEST(
   decode(*model, first, 7);
   simulator<int()>("ptxsim_reset")();
   decode(*model, second, 8);
-  CHECK_EQ(calls("cuGraphInstantiateWithFlags"), 0);
+  CHECK_EQ(reported("cuGraphInstantiateWithFlags"), 0);
   CHECK_EQ(std::string(simulator<const char*()>("ptxsim_trace")()),
            "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
            "cuMemcpyHtoDAsync_v2\ncuGraphLaunch\ncuMemcpyDtoHAsync_v2\ncuStreamSynchronize\n");
@@ -186,6 +187,19 @@ TEST(
   CHECK_EQ(std::string(simulator<const char*()>("ptxsim_trace")()),
            "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
            "cuGraphLaunch\ncuMemcpyDtoHAsync_v2\ncuStreamSynchronize\n");
+}
+
+TEST("cuda: adapters that are loaded hold no stream") {
+  use_simulator("cc=80,races=0,count=0");
+  const auto model = load_cuda("swa16-bf16");
+  const int streams = reported("streams");
+  CHECK_EQ(streams, 1);  // of the steps
+  std::vector<std::unique_ptr<const Adapter>> adapters;
+  for (int i = 0; i < 5; ++i) adapters.push_back(load(*model, vectors("adapters/swa16-qv"), "swa16-bf16"));
+  CHECK_EQ(reported("streams"), streams);
+  const std::vector<int32_t> tokens = tokens_below(512, 4);
+  const std::vector<float> want = logits_with(*model, adapters[0].get(), tokens);
+  CHECK(same_bits(logits_with(*model, adapters[4].get(), tokens), want));
 }
 
 TEST("cuda: an adapter goes when the device no longer reads it, also after a step that was cut short") {
