@@ -104,7 +104,8 @@ struct TileBF16 {
 inline constexpr int kRecordBytes = 320, kTail = 256;
 
 // For F16 and BF16: the upper halves of 256 columns, their lower halves, and the scale, a power of two in
-// binary32. A column is (upper + lower) * scale to 22 bits below the greatest of the unit.
-inline constexpr int kHalfRecordBytes = 1040, kLowerHalves = 512, kHalfScale = 1024;
+// binary32. A column is (upper + lower) * scale to 22 bits below the greatest of the unit. A record is 33
+// sectors of memory, so that its pieces begin where sectors do.
+inline constexpr int kHalfRecordBytes = 1056, kLowerHalves = 512, kHalfScale = 1024;
 
 }  // namespace maestrale::cuda
