@@ -24,10 +24,10 @@ Kernels::Kernels(const KernelModule& module)
     repack[i] = {module, "repack_" + type};
     matmul_few[i] = {module, "matmul_few_" + type};
     matmul_many[i] = {module, "matmul_many_" + type};
+    matmul_tile[i] = {module, "matmul_tile_" + type};
     if (kQuantTraits[i].items_per_block == 1) continue;
     matmul_row[i] = {module, "matmul_row_" + type};
     matmul_most[i] = {module, "matmul_most_" + type};
-    matmul_tile[i] = {module, "matmul_tile_" + type};
   }
   const char* forms[] = {"q256", "q32", "q32_wide", "halves"};
   for (size_t i = 0; i < 4; ++i) {

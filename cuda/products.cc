@@ -91,7 +91,7 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
     kernels_.matmul_row[type]({blocks(1), 1, 256}, args);
   else if (n_rows <= kFewRows)
     kernels_.matmul_few[type]({blocks(1), 1, 256}, args);
-  else if (n_rows <= kManyRows || halves)
+  else if (n_rows <= kManyRows || (halves && n_rows <= kMostRows))
     kernels_.matmul_many[type]({blocks(1), ceil_div(n_rows, kManyRows), 256}, args);
   else if (n_rows <= kMostRows)
     kernels_.matmul_most[type]({blocks(kMostStripes), 1, 256}, args);

@@ -29,7 +29,7 @@ __device__ inline float power_of_two(int exponent) { return __uint_as_float(unsi
 __device__ inline int scale_exponent(unsigned largest) { return max(int(largest >> 23) - 127, -100); }
 
 // Where activations come from: upper(g, j) and lower(g, j), 8 columns from 32 j + 8 (l % 4) on of row l / 4
-// of group g; the scale of row 2 (l % 4) + i.
+// of group g; scale(g, i) of row 2 (l % 4) + i.
 template <int kGroups>
 struct HalfRows {
   const Byte* records;
@@ -52,14 +52,14 @@ struct HalfRows {
   }
 };
 
-// As units_times_groups().
-template <class Tiled, int kGroups>
-__device__ inline void unit_times_halves(const Byte* unit, const HalfRows<kGroups>& rows, int groups,
-                                         int lane, float (&f)[kGroups][4]) {
-  float sums[kGroups][4] = {};
-  const Byte* weights = unit + Tiled::kHalves + 16 * lane;
+// sums[g] += columns 32 from .., kSteps times 32, of a unit times those of the rows of group g. The order
+// in which a sum gets its products is the same for every kernel.
+template <class Tiled, int kSteps, int kGroups, class Rows>
+__device__ inline void multiply_halves(const Byte* unit, int from, const Rows& rows, int groups, int lane,
+                                       float (&sums)[kGroups][4]) {
+  const Byte* weights = unit + Tiled::kHalves + 16 * lane + 1024 * from;
 #pragma unroll
-  for (int j = 0; j < kUnitCols / 32; ++j) {
+  for (int j = 0; j < kSteps; ++j) {
     const uint4 w = load16(weights + 1024 * j), v = load16(weights + 1024 * j + 512);
     const unsigned first[4] = {w.x, v.x, w.y, v.y}, second[4] = {w.z, v.z, w.w, v.w};
 #pragma unroll
@@ -72,6 +72,11 @@ __device__ inline void unit_times_halves(const Byte* unit, const HalfRows<kGroup
       mma(sums[g], second, lower.z, lower.w);
     }
   }
+}
+// f[g] += the sums of a unit, with the scales of both sides.
+template <class Tiled, int kGroups, class Rows>
+__device__ inline void scale_sums(const Byte* unit, const Rows& rows, int groups, int lane,
+                                  const float (&sums)[kGroups][4], float (&f)[kGroups][4]) {
   const float scales[2] = {Tiled::scale(unit, lane >> 2), Tiled::scale(unit, (lane >> 2) + 8)};
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {

@@ -3,7 +3,7 @@
 // activations on tensor cores, for batches of decoding sequences: weights are read once, activations come
 // from the cache. Grid (stripes, with matmul_most pairs of stripes), block 256: a warp takes one segment of
 // the inputs of 16 or 32 outputs of all rows; the pair halves what 64 rows of activations ask of the cache.
-// Of F16 and BF16 also one row and more than 32: grid (stripes, tiles of rows).
+// Of F16 and BF16 also one row, and up to 64 as matmul_many: grid (stripes, tiles of 32 rows).
 #pragma once
 
 #include "dot.cuh"
@@ -41,8 +41,11 @@ __device__ void matmul_rows(const MatmulArgs& args) {
     if constexpr (kIsHalf<Tiled>) {
       const Byte* records = args.records + ((long long)first_row * args.units + begin) * kHalfRecordBytes;
       HalfRows<kGroups> rows(records, rows_left, args.units, lane);
-      for (int u = begin; u < end; ++u, next_units(), rows.records += kHalfRecordBytes)
-        unit_times_halves<Tiled, kGroups>(units[0], rows, groups, lane, f[0]);
+      for (int u = begin; u < end; ++u, next_units(), rows.records += kHalfRecordBytes) {
+        float sums[kGroups][4] = {};
+        multiply_halves<Tiled, kUnitCols / 32>(units[0], 0, rows, groups, lane, sums);
+        scale_sums<Tiled>(units[0], rows, groups, lane, sums, f[0]);
+      }
     } else {
       constexpr int kUnitBytes = kRecords<Tiled> * kRecordBytes;
       GlobalRows<kGroups, kRecords<Tiled>> rows(args.records + begin * kUnitBytes, args.rows, args.units,

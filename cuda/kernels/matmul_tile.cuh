@@ -1,29 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul_tile_<type>: products of many rows of activations on tensor cores, for prefill.
 // Grid (tiles of 64 rows, blocks of 8 stripes), block 256: a warp takes a stripe, that is 16 outputs of 64
-// rows; weights go from memory to registers, activations through two buffers of shared memory.
+// rows; weights go from memory to registers, activations through two buffers of shared memory. That is what
+// a stream does:
+//
+//   begin()               starts to fetch the first columns
+//   multiply(unit, u, ..) f += unit number u of the stripe times the activations, as units_times_groups().
+//                         Of the next ones the first are under way then. For all threads of the block
 #pragma once
 
+#include <type_traits>
+
 #include "finish.cuh"
-#include "tile_copy.cuh"
+#include "tile_halves.cuh"
+#include "tile_records.cuh"
 
 namespace maestrale::device {
 
 template <class Tiled>
 __device__ void matmul_tile(const MatmulArgs& args) {
   constexpr int kGroups = kTileRows / 8;
-  __shared__ TileBuffer buffers[2];
+  using Stream = std::conditional_t<kIsHalf<Tiled>, HalfStream<Tiled>, RecordStream<Tiled>>;
+  __shared__ typename Stream::Shared shared;
   const Work work = find_work(args, blockIdx.y, kTileStripes);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, first_row = kTileRows * blockIdx.x;
   const int stripes = (work.features + 15) / 16, groups = min((args.rows - first_row + 7) / 8, kGroups);
   const int stripe = min(work.stripe + warp, stripes - 1);  // one too many repeats the last
   const int products = args.epilogue == Epilogue::kSwiGlu ? 2 : 1;
-  constexpr int kUnitRecords = kRecords<Tiled>;
-  TileCopy copy(buffers, args.records, first_row, args.rows, args.units * kUnitRecords);
+  Stream stream(shared, args, first_row);
   for (int m = 0; m < products; ++m) {
     const Byte* unit = (m == 0 ? work.weight : work.second) + (long long)stripe * args.units * Tiled::kBytes;
     if (m > 0) __syncthreads();
-    if (kUnitRecords == 1) copy.start(0, 0);
+    stream.begin();
     float f[1][kGroups][4] = {}, sum[kGroups][4] = {};
     int ends = 1;  // segment that ends next
     for (int u = 0; u < args.units; ++u, unit += Tiled::kBytes) {
@@ -33,22 +41,7 @@ __device__ void matmul_tile(const MatmulArgs& args) {
           sum[i >> 2][i & 3] += f[0][i >> 2][i & 3];
           f[0][i >> 2][i & 3] = 0;
         }
-      int b = u & 1;
-      if constexpr (kUnitRecords == 1) {
-        copy.finish(b);
-        __syncthreads();
-        if (u + 1 < args.units) copy.start(b ^ 1, u + 1);
-      } else {  // a unit takes both buffers
-        __syncthreads();
-        for (b = 0; b < 2; ++b) {
-          copy.start(b, 2 * u + b);
-          copy.finish(b);
-        }
-        b = 0;
-        __syncthreads();
-      }
-      const SharedRows rows = {buffers[b], buffers[b + kUnitRecords - 1], lane};
-      units_times_groups<Tiled>({unit}, rows, groups, lane, f);
+      stream.multiply(unit, u, groups, lane, f);
     }
 #pragma unroll
     for (int i = 0; i < 4 * kGroups; ++i) sum[i >> 2][i & 3] += f[0][i >> 2][i & 3];
@@ -69,3 +62,4 @@ __device__ void matmul_tile(const MatmulArgs& args) {
     maestrale::device::matmul_tile<maestrale::device::Tiled>(args);                  \
   }
 MAESTRALE_FOR_TILES(MAESTRALE_MATMUL_TILE)
+MAESTRALE_FOR_HALVES(MAESTRALE_MATMUL_TILE)

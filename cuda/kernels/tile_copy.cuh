@@ -1,55 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two buffers of shared memory through which a block of 256 threads streams the records of 64 rows, a unit at
-// a time: with cp.async where there is one (8.0), else through registers (7.5). In either case
+// Copies of activations of 64 rows to one of two buffers in shared memory, by a block of 256 threads, a step
+// at a time: with cp.async where there is one (8.0), else through registers (7.5). In either case
 //
-//   start(b, unit)   begins to fetch into buffer b; nobody may read it any more
+//   start(b, step)   begins to fetch into buffer b; nobody may read it any more
 //   finish(b)        ends it; a barrier then makes the buffer everybody's
 //
-// Codes: 256 bytes a row; the 16-byte pieces of odd rows change places by fours, so that eight lanes with two
-// rows of a fragment use all banks. Tails: each part by itself, 16 bytes a row.
+// Pieces says of a row's part of a step, in pieces of 16 bytes: kParts, how many; from(part) and
+// from_step(step), whose sum is the offset among the row's records; to(row, part), the place in a
+// Pieces::Buffer.
 #pragma once
 
 #include "cuda/matmul_args.h"
-#include "dot.cuh"
+#include "tiles.cuh"
 
 namespace maestrale::device {
 
-constexpr int kPartBytes = 16 * kTileRows + 16;  // the 16 keep writers of one row apart
-struct __align__(16) TileBuffer {
-  Byte codes[kTileRows * kUnitCols];
-  Byte tails[4 * kPartBytes];
-};
-
+template <class Pieces>
 class TileCopy {
+  using Buffer = typename Pieces::Buffer;
+
  public:
-  __device__ TileCopy(TileBuffer* buffers, const Byte* records, int first_row, int rows, int units)
+  // row_bytes: of all records of a row. Rows behind the last stand for it.
+  __device__ TileCopy(Buffer* buffers, const Byte* records, int first_row, int rows, int row_bytes)
       : buffers_(buffers) {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
-      const int piece = threadIdx.x + 256 * i, row = piece / 20, part = piece % 20;
-      const int source = min(first_row + row, rows - 1);
-      from_[i] = records + ((long long)source * units * kRecordBytes + 16 * part);
-      to_[i] = part < 16 ? row * kUnitCols + 16 * (part ^ 4 * (row & 1))
-                         : int(sizeof TileBuffer::codes) + (part - 16) * kPartBytes + 16 * row;
+      const int piece = threadIdx.x + 256 * i, row = piece / Pieces::kParts, part = piece % Pieces::kParts;
+      from_[i] = records + ((long long)min(first_row + row, rows - 1) * row_bytes + Pieces::from(part));
+      to_[i] = Pieces::to(row, part);
     }
   }
 
 #if __CUDA_ARCH__ >= 800
-  __device__ void start(int b, int unit) {
+  __device__ void start(int b, int step) {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const unsigned to = unsigned(__cvta_generic_to_shared(&buffers_[b])) + to_[i];
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to),
-                   "l"(__cvta_generic_to_global(from_[i] + unit * kRecordBytes))
+                   "l"(__cvta_generic_to_global(from_[i] + Pieces::from_step(step)))
                    : "memory");
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
   __device__ void finish(int) { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 #else
-  __device__ void start(int, int unit) {
+  __device__ void start(int, int step) {
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) held_[i] = load16(from_[i] + unit * kRecordBytes);
+    for (int i = 0; i < kPieces; ++i) held_[i] = load16(from_[i] + Pieces::from_step(step));
   }
   __device__ void finish(int b) {
 #pragma unroll
@@ -59,36 +56,13 @@ class TileCopy {
 #endif
 
  private:
-  static constexpr int kPieces = kTileRows * kRecordBytes / 16 / 256;
-  TileBuffer* buffers_;
+  static constexpr int kPieces = kTileRows * Pieces::kParts / 256;
+  Buffer* buffers_;
   const Byte* from_[kPieces];
   int to_[kPieces];
 #if __CUDA_ARCH__ < 800
   uint4 held_[kPieces];
 #endif
-};
-
-// The rows of a buffer, as units_times_groups() reads them.
-struct SharedRows {
-  const TileBuffer &first, &buffer;  // of the unit's first record and of its last
-  int lane;
-  __device__ uint4 codes(const TileBuffer& from, int g, int t) const {
-    const int row = 8 * g + (lane >> 2), part = (4 * t + (lane & 3)) ^ (lane & 4);
-    return *reinterpret_cast<const uint4*>(from.codes + row * kUnitCols + 16 * part);
-  }
-  __device__ uint4 codes(int g, int t) const { return codes(first, g, t); }
-  __device__ uint4 low_codes(int g, int t) const { return codes(buffer, g, t); }
-  __device__ uint4 tail(int g, int j, int part) const {
-    return *reinterpret_cast<const uint4*>(buffer.tails + part * kPartBytes +
-                                           16 * (8 * g + 2 * (lane & 3) + j));
-  }
-  __device__ uint2 scales(int g, int j, int t) const {
-    return *reinterpret_cast<const uint2*>(buffer.tails + (t >> 1) * kPartBytes +
-                                           16 * (8 * g + 2 * (lane & 3) + j) + 8 * (t & 1));
-  }
-  __device__ float scale(int g, int j) const {
-    return *reinterpret_cast<const float*>(buffer.tails + 3 * kPartBytes + 16 * (8 * g + 2 * (lane & 3) + j));
-  }
 };
 
 }  // namespace maestrale::device

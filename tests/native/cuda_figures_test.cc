@@ -188,7 +188,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   gpu.weights.reserve(uint64_t{256} << 20);
   using Kernels = std::vector<std::pair<const char*, int>>;
   const Kernels of_integers = {{"row", 1}, {"few", 8}, {"many", 32}, {"most", 64}, {"tile", 128}};
-  const Kernels of_halves = {{"few", 1}, {"few", 8}, {"many", 32}, {"many", 128}};
+  const Kernels of_halves = {{"few", 1}, {"few", 8}, {"many", 32}, {"many", 64}, {"tile", 128}};
   std::string table = std::string("# ptxsim, ") + nvcc_release() +
                       ", 256 outputs of 4096 columns, 1024 keys of 8 heads, rows of 32000 logits, adapters "
                       "of rank 16, sm_80\n" +

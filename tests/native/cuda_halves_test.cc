@@ -68,7 +68,7 @@ void check_products(QuantType type, int64_t cols, float scale) {
   const Tensor in = gpu.upload(x, cols);
 
   std::vector<float> all;  // as products of all rows at once
-  for (const int n : {int(kRows), 1, 5, 21}) {
+  for (const int n : {int(kRows), 1, 5, 21, 40}) {
     const Tensor out = gpu.upload(std::vector<float>(before.size()), kOutputs),
                  sum = gpu.upload(before, kOutputs);
     const Projection projection{&weight, out};
