@@ -259,6 +259,33 @@ TEST("cuda: an adapter for which there is no memory is an error, costs nothing, 
   check_nothing_leaks();
 }
 
+// What goes through the device's stream is for one thread; another one's would come between the launches of a
+// step that is being put down.
+TEST("cuda: who unloads an adapter leaves it to the engine's thread to free it") {
+  use_simulator("cc=80,races=0,initcheck=0,count=0");
+  OpenOptions options;
+  options.path = "models/hd128-q4_0.gguf";
+  options.device = "cuda";
+  options.context_length = 512;
+  options.max_sequences = 2;
+  Host host(options);
+  host.engine().load_adapter(vectors("adapters/hd128-all-rslora"), "a", 1.0f,
+                             [] { return open_base_weights(vectors("models/hd128-q4_0.gguf")); });
+  const std::vector<int32_t> tokens = some_tokens(8);
+  host.engine().submit(request(1, tokens, 400));
+  Request with_adapter = request(2, tokens, 400);
+  with_adapter.adapter = "a";
+  host.engine().submit(std::move(with_adapter));
+  host.wait(2, [](const Host::Outcome& outcome) { return outcome.tokens.size() >= 3; });
+  host.engine().cancel(2);
+  simulator<int()>("ptxsim_reset")();
+  auto* const my_calls = simulator<int()>("ptxsim_calls_of_thread");
+  const int before = my_calls();
+  host.engine().unload_adapter("a");
+  CHECK_EQ(my_calls(), before);
+  CHECK(reported("cuMemFree_v2") > 0);  // by now
+}
+
 TEST("cuda: adapters come and go while requests run, and after a request that was cancelled with one") {
   use_simulator("cc=80,seed=9,races=0,initcheck=0,count=0");
   {

@@ -71,6 +71,9 @@ extern "C" __attribute__((visibility("default"))) const char* ptxsim_trace() {
   return text.c_str();
 }
 
+// How many calls this thread has made.
+PTXSIM_API ptxsim_calls_of_thread() { return calls_of_thread(); }
+
 // Forgets counters, calls, trace, output and the last fault. The sticky error stays.
 PTXSIM_API ptxsim_reset() {
   Driver& d = Driver::instance();

@@ -331,11 +331,17 @@ int& thread_capture_mode() {
   return mode;
 }
 
+int& calls_of_thread() {
+  thread_local int calls = 0;
+  return calls;
+}
+
 int enter(const char* name, Need need, const std::function<int()>& body) {
   try {
     Driver& d = Driver::instance();
     const std::lock_guard<std::recursive_mutex> guard(d.lock);
     ++d.calls[name];
+    ++calls_of_thread();
     if (d.trace.size() >= kTraceLength) d.trace.erase(d.trace.begin(), d.trace.begin() + kTraceLength / 2);
     d.trace.emplace_back(name);
     if (need != kNothing && !d.initialized) return kNotInitialized;

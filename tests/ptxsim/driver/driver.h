@@ -179,6 +179,7 @@ class Driver {
 };
 
 int& thread_capture_mode();
+int& calls_of_thread();
 // kSuccess when there is such a device.
 int check_device(int device);
 

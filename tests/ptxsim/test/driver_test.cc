@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -357,6 +358,20 @@ TEST("ptxsim driver: counters, calls and leaks are reported") {
                            "\"cuLaunchKernel\":1", "\"bytesToHost\":96", "\"allocations\":1,\"bytes\":4096"})
     if (r.find(part) == r.npos)
       maestrale::test::fail(__FILE__, __LINE__, std::string(part) + " is not in " + r);
+}
+
+TEST("ptxsim driver: calls are counted by thread") {
+  Device d;
+  const int before = d.cuda.call("ptxsim_calls_of_thread");
+  int of_other = -1;
+  std::jthread([&] {
+    d.cuda.call("cuInit", 0u);
+    of_other = d.cuda.call("ptxsim_calls_of_thread");
+  }).join();
+  CHECK_EQ(of_other, 1);
+  CHECK_EQ(d.cuda.call("ptxsim_calls_of_thread"), before);
+  d.alloc(64);
+  CHECK_EQ(d.cuda.call("ptxsim_calls_of_thread"), before + 1);
 }
 
 }  // namespace
