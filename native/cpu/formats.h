@@ -2,9 +2,13 @@
 // How the matmul tile reads each packed format: one struct a format, written once for every
 // instruction set V. panel_layout.h has the layouts.
 //
-//   operand<b, l>(unit)  line l of sub-block b as unsigned bytes (16 rows x 4 elements)
-//   scale<b>(unit)       integer scales of sub-block b, int32 per row
-//   minimum<b>(unit)     integer minima of sub-block b, int32 per row (kHasMins)
+// A unit of 256 elements is read in groups of kGroup sub-blocks, after which the positions of bits repeat:
+//
+//   operand<b, l>(unit, g)  line l of sub-block b of group g as unsigned bytes (16 rows x 4 elements)
+//   scale<b>(unit, g)       integer scales of that sub-block, int32 per row
+//   minimum<b>(unit, g)     integer minima of that sub-block, int32 per row (kHasMins)
+//
+// The group is a loop, not a template parameter, so that the code of a tile stays small: see Tile.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +17,7 @@
 
 namespace maestrale {
 
-// 4-bit planes: line j of sub-block b, `lines` lines a sub-block.
+// 4-bit plane: line l of sub-block b, `lines` lines a sub-block.
 template <class V, int b, int l, int lines>
 typename V::I nibbles(const std::byte* plane) {
   const auto x = V::line(plane + 64 * ((b / 2) * lines + l));
@@ -49,25 +53,33 @@ typename V::I pair_up(typename V::I first, typename V::I second) {
 // The 6-bit scales and minima shared by Q4_K and Q5_K.
 template <class V, class P>
 struct SixBitScales : P {
+  static constexpr int kGroup = 2;
   template <int b>
-  static typename V::I scale(const std::byte* unit) {
-    const auto lo = V::and_i(V::load_u8(unit + P::kScalesLo + 16 * b), V::set1_i(15));
-    return V::or_i(lo, move_bits<V, 4 * (b % 2), 4>(V::load_u8(unit + P::kScalesHi + 16 * (b / 2)), 0x30));
+  static typename V::I scale(const std::byte* unit, int64_t g) {
+    return V::or_i(V::and_i(low<b>(unit, g), V::set1_i(15)), move_bits<V, 4 * b, 4>(high(unit, g), 0x30));
   }
   template <int b>
-  static typename V::I minimum(const std::byte* unit) {
-    const auto lo = V::template shr<4>(V::load_u8(unit + P::kScalesLo + 16 * b));
-    return V::or_i(lo,
-                   move_bits<V, 4 * (b % 2) + 2, 4>(V::load_u8(unit + P::kScalesHi + 16 * (b / 2)), 0x30));
+  static typename V::I minimum(const std::byte* unit, int64_t g) {
+    return V::or_i(V::template shr<4>(low<b>(unit, g)), move_bits<V, 4 * b + 2, 4>(high(unit, g), 0x30));
+  }
+
+ private:
+  template <int b>
+  static typename V::I low(const std::byte* unit, int64_t g) {
+    return V::load_u8(unit + P::kScalesLo + 32 * g + 16 * b);
+  }
+  static typename V::I high(const std::byte* unit, int64_t g) {
+    return V::load_u8(unit + P::kScalesHi + 16 * g);
   }
 };
 
 // The int8 scales of Q6_K, Q3_K and IQ4_XS.
-template <class V, class P>
+template <class V, class P, int kSubBlocks>
 struct ByteScales : P {
+  static constexpr int kGroup = kSubBlocks;
   template <int b>
-  static typename V::I scale(const std::byte* unit) {
-    return V::load_s8(unit + P::kScales + 16 * b);
+  static typename V::I scale(const std::byte* unit, int64_t g) {
+    return V::load_s8(unit + P::kScales + 16 * kGroup * g + 16 * b);
   }
 };
 
@@ -75,8 +87,8 @@ template <class V>
 struct FormatQ4_K : SixBitScales<V, PanelQ4_K> {
   static constexpr bool kWide = false;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    return nibbles<V, b, l, 8>(unit + PanelQ4_K::kCodes);
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    return nibbles<V, b, l, 8>(unit + PanelQ4_K::kCodes + 512 * g);
   }
 };
 
@@ -84,48 +96,49 @@ template <class V>
 struct FormatQ5_K : SixBitScales<V, PanelQ5_K> {
   static constexpr bool kWide = false;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    return V::or_i(nibbles<V, b, l, 8>(unit + PanelQ5_K::kCodes),
-                   fifth_bits<V, b, l>(unit + PanelQ5_K::kHigh));
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    return V::or_i(nibbles<V, b, l, 8>(unit + PanelQ5_K::kCodes + 512 * g),
+                   fifth_bits<V, b, l>(unit + PanelQ5_K::kHigh + 128 * g));
   }
 };
 
 template <class V>
-struct FormatQ6_K : ByteScales<V, PanelQ6_K> {
+struct FormatQ6_K : ByteScales<V, PanelQ6_K, 4> {
   static constexpr bool kWide = false;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    const auto high = V::line(unit + PanelQ6_K::kHigh + 64 * ((b / 4) * 4 + l));
-    return V::or_i(nibbles<V, b, l, 4>(unit + PanelQ6_K::kCodes),
-                   move_bits<V, 2 * (b % 4), 4>(high, 0x30303030));
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    const auto high = V::line(unit + PanelQ6_K::kHigh + 256 * g + 64 * l);
+    return V::or_i(nibbles<V, b, l, 4>(unit + PanelQ6_K::kCodes + 512 * g),
+                   move_bits<V, 2 * b, 4>(high, 0x30303030));
   }
 };
 
 template <class V>
-struct FormatQ3_K : ByteScales<V, PanelQ3_K> {
+struct FormatQ3_K : ByteScales<V, PanelQ3_K, 8> {
   static constexpr bool kWide = false;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    const auto low = V::line(unit + PanelQ3_K::kCodes + 64 * ((b / 4) * 4 + l));
-    const auto high = V::line(unit + PanelQ3_K::kHigh + 64 * ((b / 8) * 4 + l));
-    return V::or_i(move_bits<V, 2 * (b % 4), 0>(low, 0x03030303), move_bits<V, b % 8, 2>(high, 0x04040404));
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    const auto low = V::line(unit + PanelQ3_K::kCodes + 512 * g + 64 * ((b / 4) * 4 + l));
+    const auto high = V::line(unit + PanelQ3_K::kHigh + 256 * g + 64 * l);
+    return V::or_i(move_bits<V, 2 * (b % 4), 0>(low, 0x03030303), move_bits<V, b, 2>(high, 0x04040404));
   }
 };
 
 template <class V>
 struct FormatQ2_K : PanelQ2_K {
   static constexpr bool kWide = false;
+  static constexpr int kGroup = 4;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    return move_bits<V, 2 * (b % 4), 0>(V::line(unit + kCodes + 64 * ((b / 4) * 4 + l)), 0x03030303);
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    return move_bits<V, 2 * b, 0>(V::line(unit + kCodes + 256 * g + 64 * l), 0x03030303);
   }
   template <int b>
-  static typename V::I scale(const std::byte* unit) {
-    return V::and_i(V::load_u8(unit + kScales + 16 * b), V::set1_i(15));
+  static typename V::I scale(const std::byte* unit, int64_t g) {
+    return V::and_i(V::load_u8(unit + kScales + 64 * g + 16 * b), V::set1_i(15));
   }
   template <int b>
-  static typename V::I minimum(const std::byte* unit) {
-    return V::template shr<4>(V::load_u8(unit + kScales + 16 * b));
+  static typename V::I minimum(const std::byte* unit, int64_t g) {
+    return V::template shr<4>(V::load_u8(unit + kScales + 64 * g + 16 * b));
   }
 };
 
@@ -134,14 +147,15 @@ inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118
                                           129, 141, 153, 166, 181, 197, 217, 241};
 
 template <class V>
-struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS> {
+struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS, 2> {
   static constexpr bool kWide = true;
   template <int b, int l>
-  static typename V::I operand(const std::byte* unit) {
-    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes));
+  static typename V::I operand(const std::byte* unit, int64_t g) {
+    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes + 512 * g));
   }
 };
 
+// Units of two blocks: operand<b, l>(unit) is line l of block b.
 template <class V>
 struct FormatQ4_0 : PanelQ4_0 {
   static constexpr bool kWide = false;

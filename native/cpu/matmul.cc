@@ -20,10 +20,11 @@ const std::byte* panel_at(const Matrix& weight, int64_t panel) {
   return weight.data + panel * int64_t(panel_bytes(weight.type, weight.cols));
 }
 
-// Panels a thread takes at a time: as many as stay cached, or so few that threads finish together.
+// Panels a thread takes at a time: as many as stay cached, or so few that threads finish together. An even
+// number, since tiles may be two panels wide.
 int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
   const int64_t bytes = n_rows < kResidentRows ? kStreamedBytes : kResidentBytes;
-  return std::clamp<int64_t>(bytes / int64_t(panel_bytes(weight.type, weight.cols)), 1, 8);
+  return 2 * std::clamp<int64_t>(bytes / (2 * int64_t(panel_bytes(weight.type, weight.cols))), 1, 4);
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ inline constexpr int kMaxAbsSum16 = 1023;
 inline constexpr int kMaxSum32 = 1057;
 struct alignas(64) Activation256 {
   int8_t q[256];
-  int32_t start16[16];  // -32 times the sums of 16 neighbouring q, plus 2^15 at odd indices: see Tile::start
+  int32_t start16[16];  // -32 times the sums of 16 neighbouring q: see Tile::start
   int16_t sum16[16];    // sums of 16 neighbouring q
   int16_t sum32[8];     // sums of 32 neighbouring q
   float d;

@@ -28,6 +28,7 @@ struct V {
     __m256i low, high;
   };
   static constexpr int kTileRows = 4;
+  static constexpr int kTilePanels = 1;
   static constexpr int kAttentionTiles = 1;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

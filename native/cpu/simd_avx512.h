@@ -15,6 +15,7 @@ struct V {
   using I = __m512i;       // 16 x int32, or 64 bytes
   using Halves = __m512i;  // 16 x int16, twice: the lookup takes 5 bits of an index
   static constexpr int kTileRows = 8;
+  static constexpr int kTilePanels = 2;
   static constexpr int kAttentionTiles = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
@@ -107,6 +108,11 @@ struct V {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)p));
   }
   static I lookup_halves(Halves table, I index) { return _mm512_permutexvar_epi16(index, table); }
+  // Makes the compiler hold x in a register.
+  template <class T>
+  static void keep(T& x) {
+    asm("" : "+v"(x));
+  }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
 
  private:

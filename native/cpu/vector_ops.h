@@ -75,7 +75,7 @@ float sum_up(Activation256& block) {
     const auto q = V::load_s8(block.q + 16 * s);
     const int sum = V::reduce_add_i(q);
     block.sum16[s] = int16_t(sum);
-    block.start16[s] = -32 * sum + (s % 2 == 0 ? 0 : 0x8000);
+    block.start16[s] = -32 * sum;
     absolute[s] = V::reduce_add_i(V::abs_i(q));
     // Rounding moves a sum of 16 by at most 8, so aim that much below the bound.
     const float ratio = float(absolute[s]) / float(kMaxAbsSum16 - 8);
