@@ -32,21 +32,23 @@ template <int N, class Fn>
   (std::make_integer_sequence<int, N>{});
 }
 
-// Brings the panels that are multiplied next into the second-level cache, `bytes` of them in a piece of a
-// unit, one line after every other step: all at once they would fill the buffers that loads wait in, and
-// memory would idle between the bursts. Where `bytes` is no multiple of a line, the last line is the first of
-// the next piece.
-template <class V, int bytes>
+// Brings what is multiplied next into the second-level cache: R streams, `stride` bytes apart, `bytes` of
+// each in a piece of a unit, a line after every other step. All at once they would fill the buffers that
+// loads wait in, and memory would idle between the bursts. Where `bytes` is no multiple of a line, the last
+// line is the first of the next piece.
+template <class V, int R, int bytes>
 struct Prefetch {
   const std::byte* next;
+  int64_t stride;
 
   // What is due at step `step` of `steps` of a piece.
   template <int step, int steps>
   [[gnu::always_inline]] void at() const {
     constexpr int kLines = ceil_div(bytes, 64);
     constexpr int kFirst = kLines * step / steps, kEnd = kLines * (step + 1) / steps;
-    unroll<kEnd - kFirst>([&]<int i>()
-                              __attribute__((always_inline)) { V::prefetch(next + 64 * (kFirst + i)); });
+    unroll<kEnd - kFirst>([&]<int i>() __attribute__((always_inline)) {
+      for (int r = 0; r < R; ++r) V::prefetch(next + r * stride + 64 * (kFirst + i));
+    });
   }
   [[gnu::always_inline]] void advance() { next += bytes; }
 };
@@ -66,7 +68,7 @@ struct Tile {
     if constexpr (Fmt::kItems == 256) return Fmt::kItems / (Fmt::kSubItems * Fmt::kGroup);
     return Fmt::kItems == 128 ? 2 : 1;
   }
-  using Fetch = Prefetch<V, R * Fmt::kBytes / pieces()>;
+  using Fetch = Prefetch<V, R, Fmt::kBytes / pieces()>;
   using Units = const std::byte* const (&)[R];  // the same unit of each panel
 
   [[gnu::always_inline]] static void run(const std::byte* panels, int64_t panel_stride,
@@ -313,29 +315,70 @@ template <class V>
   }
 }
 
-// kTilePanels panels times C rows from `row` on, over all units; meanwhile the panels from `next` on are
-// fetched. The last of an odd number of panels is its own partner.
-template <class V, class Fmt, int C>
-[[gnu::noinline]] void gemm_rows(const GemmJob& job, int panel, int row, const std::byte* next) {
-  constexpr int R = V::kTilePanels;
-  static_assert(R <= 2);
-  alignas(64) float sums[C * R * kPanelRows] = {};
-  const std::byte* x[C];
-  for (int c = 0; c < C; ++c) x[c] = job.x + (row + c) * job.x_stride;
-  const int panels = job.n_panels - panel < R ? 1 : R;
-  Tile<V, Fmt, R, C>::run(job.panels + panel * job.panel_stride, panels == R ? job.panel_stride : 0, x,
-                          job.units, {next}, sums);
-  for (int c = 0; c < C; ++c)
-    for (int r = 0; r < panels; ++r)
-      store_outputs<V>(job, panel + r, row + c, V::load(sums + kPanelRows * (c * R + r)));
+// Bytes of an activation row that one unit of weights multiplies.
+template <class Fmt>
+constexpr int64_t activation_bytes() {
+  if constexpr (!requires { typename Fmt::Block; }) return Fmt::kItems * int64_t(sizeof(float));
+  return Fmt::kItems == 256   ? int64_t(sizeof(Activation256))
+         : Fmt::kItems == 128 ? int64_t(sizeof(Activation128))
+                              : int64_t(sizeof(Activation64));
 }
 
-// The same for rows [row, row + rows), rows <= kTileRows.
+// A tile of a job: kTilePanels panels from `panel` on, `rows` rows from `row` on, `units` units from `unit`
+// on.
+struct TilePlace {
+  int panel, row, rows;
+  int64_t unit, units;
+};
+
+// What to fetch while a tile is computed: from `next` on for its first panel, `stride` bytes on for its
+// second.
+struct FetchPlace {
+  const std::byte* next;
+  int64_t stride;
+};
+
+// One tile of C rows. Sums that are not complete when the tile ends, or begins, are kept in job.partial. The
+// last of an odd number of panels is its own partner.
+template <class V, class Fmt, int C>
+[[gnu::noinline]] void gemm_rows(const GemmJob& job, const TilePlace& tile, const FetchPlace& fetch) {
+  constexpr int R = V::kTilePanels;
+  static_assert(R <= 2);
+  alignas(64) float own[C * R * kPanelRows];
+  const bool whole = tile.units == job.units;
+  float* const sums =
+      whole ? own : job.partial + kPanelRows * (tile.row * R * ceil_div(job.n_panels, R) + tile.panel * C);
+  if (tile.unit == 0)
+    for (int i = 0; i < C * R; ++i) V::store(sums + kPanelRows * i, V::zero());
+  const std::byte* x[C];
+  for (int c = 0; c < C; ++c)
+    x[c] = job.x + (tile.row + c) * job.x_stride + tile.unit * activation_bytes<Fmt>();
+  const int panels = job.n_panels - tile.panel < R ? 1 : R;
+  Tile<V, Fmt, R, C>::run(job.panels + tile.panel * job.panel_stride + tile.unit * Fmt::kBytes,
+                          panels == R ? job.panel_stride : 0, x, tile.units, {fetch.next, fetch.stride},
+                          sums);
+  if (tile.unit + tile.units < job.units) return;
+  for (int c = 0; c < C; ++c)
+    for (int r = 0; r < panels; ++r)
+      store_outputs<V>(job, tile.panel + r, tile.row + c, V::load(sums + kPanelRows * (c * R + r)));
+}
+
 template <class V, class Fmt>
-[[gnu::noinline]] void gemm_group(const GemmJob& job, int panel, int row, int rows, const std::byte* next) {
+[[gnu::noinline]] void gemm_tile(const GemmJob& job, const TilePlace& tile, const FetchPlace& fetch) {
   unroll<V::kTileRows>([&]<int i>() {
-    if (rows == i + 1) gemm_rows<V, Fmt, i + 1>(job, panel, row, next);
+    if (tile.rows == i + 1) gemm_rows<V, Fmt, i + 1>(job, tile, fetch);
   });
+}
+
+// The weights of the tile that meets the panels after `tile` for the first time.
+template <class V, class Fmt>
+FetchPlace weights_after(const GemmJob& job, const TilePlace& tile) {
+  const std::byte* next = job.next_panel;
+  if (tile.panel + V::kTilePanels < job.n_panels)
+    next = job.panels + (tile.panel + V::kTilePanels) * job.panel_stride + tile.unit * Fmt::kBytes;
+  else if (tile.unit + tile.units < job.units)
+    next = job.panels + (tile.unit + tile.units) * Fmt::kBytes;
+  return {next ? next : job.panels, job.panel_stride};
 }
 
 // All rows for each tile of panels: every weight comes from memory once, and meanwhile the panels that follow
@@ -343,30 +386,37 @@ template <class V, class Fmt>
 template <class V, class Fmt>
 void gemm_streaming(const GemmJob& job, int groups) {
   for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
-    const std::byte* const here = job.panels + panel * job.panel_stride;
-    const std::byte* const next = panel + V::kTilePanels < job.n_panels
-                                      ? here + V::kTilePanels * job.panel_stride
-                                  : job.next_panel ? job.next_panel
-                                                   : here;
     for (int g = 0, row = 0; g < groups; ++g) {
-      const int rows = (job.n_rows - row) / (groups - g);
-      gemm_group<V, Fmt>(job, panel, row, rows, g == 0 ? next : here);
-      row += rows;
+      const TilePlace tile{panel, row, (job.n_rows - row) / (groups - g), 0, job.units};
+      gemm_tile<V, Fmt>(job, tile, g == 0 ? weights_after<V, Fmt>(job, tile) : FetchPlace{job.panels, 0});
+      row += tile.rows;
     }
   }
 }
 
-// A group of rows at a time, all panels for each: the panels of a job stay in the second-level cache while
-// the activations, which may not, pass once. Those of the next group are fetched meanwhile.
+// A piece of the input dimension at a time and a group of rows for all panels: so the panels of a job, of
+// which the piece is short enough for kResidentBytes, stay in the second-level cache while the activations,
+// which may not, pass once. Those of the next group are fetched meanwhile.
 template <class V, class Fmt>
 void gemm_resident(const GemmJob& job, int groups) {
-  for (int g = 0, row = 0; g < groups; ++g) {
-    const int rows = (job.n_rows - row) / (groups - g);
-    for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
-      const std::byte* const here = job.panels + panel * job.panel_stride;
-      gemm_group<V, Fmt>(job, panel, row, rows, panel == 0 ? job.x + (row + rows) * job.x_stride : here);
+  const int64_t pieces = job.partial ? ceil_div(job.n_panels * job.units * Fmt::kBytes, kResidentBytes) : 1;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const int64_t unit = job.units * piece / pieces, units = job.units * (piece + 1) / pieces - unit;
+    for (int g = 0, row = 0; g < groups; ++g) {
+      const int rows = (job.n_rows - row) / (groups - g);
+      for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
+        const TilePlace tile{panel, row, rows, unit, units};
+        FetchPlace fetch{job.panels, 0};
+        if (g == 0) {
+          fetch = weights_after<V, Fmt>(job, tile);
+        } else if (g + 1 < groups && panel == 0) {
+          fetch = {job.x + (row + rows) * job.x_stride + unit * activation_bytes<Fmt>(),
+                   rows / V::kTilePanels * job.x_stride};
+        }
+        gemm_tile<V, Fmt>(job, tile, fetch);
+      }
+      row += rows;
     }
-    row += rows;
   }
 }
 

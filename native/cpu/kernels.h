@@ -24,6 +24,8 @@ struct GemmJob {
   int64_t out_cols;             // columns that exist; the last panel may be padded beyond
   bool accumulate;              // add to out instead of writing it
   const std::byte* next_panel;  // what the thread will read after this job, to be fetched early; or null
+  float* partial;  // room for n_rows x (n_panels, rounded up to an even number) x 16 sums, so that a wide
+                   // product can be cut along the input dimension; or null
 };
 
 // Where one KV head of one page lies; element types as KvType says.
@@ -59,10 +61,11 @@ struct AttentionJob {
 
 using GemmKernel = void (*)(const GemmJob& job);
 
-// From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps the panels
-// of a job in the second-level cache; callers then hand out jobs of about kResidentBytes of weights, and of
-// kStreamedBytes for fewer rows.
+// From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps those of a
+// job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. Callers hand out
+// jobs of about kStreamedBytes of weights for fewer rows.
 inline constexpr int32_t kResidentRows = 24;
+inline constexpr int64_t kResidentPanels = 8;
 inline constexpr int64_t kResidentBytes = 320 << 10;
 inline constexpr int64_t kStreamedBytes = 128 << 10;
 

@@ -14,6 +14,9 @@ int64_t q64_stride(int64_t cols) { return ceil_div(cols, 64) * int64_t(sizeof(Ac
 
 int64_t q128_stride(int64_t cols) { return ceil_div(cols, 128) * int64_t(sizeof(Activation128)) + 64; }
 
+// Sums of a job that are not complete yet.
+uint64_t partial_floats(int32_t n_rows) { return uint64_t(n_rows) * kResidentPanels * kPanelRows; }
+
 int64_t panels_of(const Matrix& weight) { return panel_count(weight.rows); }
 
 const std::byte* panel_at(const Matrix& weight, int64_t panel) {
@@ -23,8 +26,8 @@ const std::byte* panel_at(const Matrix& weight, int64_t panel) {
 // Panels a thread takes at a time: as many as stay cached, or so few that threads finish together. An even
 // number, since tiles may be two panels wide.
 int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
-  const int64_t bytes = n_rows < kResidentRows ? kStreamedBytes : kResidentBytes;
-  return 2 * std::clamp<int64_t>(bytes / (2 * int64_t(panel_bytes(weight.type, weight.cols))), 1, 4);
+  if (n_rows >= kResidentRows) return kResidentPanels;
+  return 2 * std::clamp<int64_t>(kStreamedBytes / (2 * int64_t(panel_bytes(weight.type, weight.cols))), 1, 4);
 }
 
 }  // namespace
@@ -39,6 +42,8 @@ void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const>
   if (use_q256_) q256_.grow(uint64_t(n_rows * q256_stride(x.cols)), "activations");
   if (use_q64_) q64_.grow(uint64_t(n_rows * q64_stride(x.cols)), "activations");
   if (use_q128_) q128_.grow(uint64_t(n_rows * q128_stride(x.cols)), "activations");
+  if (n_rows >= kResidentRows)
+    partial_.grow(uint64_t(pool_.size()) * partial_floats(n_rows) * sizeof(float), "activations");
 }
 
 void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
@@ -77,8 +82,8 @@ CpuMatmul::Activations CpuMatmul::activations(Tensor x, QuantType type) const {
   return {reinterpret_cast<const std::byte*>(x.data), x.cols * int64_t(sizeof(float))};
 }
 
-GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x,
-                       int32_t n_rows) const {
+GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x, int32_t n_rows,
+                       int worker) const {
   const Activations form = activations(x, weight.type);
   const int64_t stride = int64_t(panel_bytes(weight.type, weight.cols));
   GemmJob job{};
@@ -89,6 +94,7 @@ GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Te
   job.x = form.data;
   job.x_stride = form.stride;
   job.n_rows = n_rows;
+  if (n_rows >= kResidentRows) job.partial = partial_.floats() + uint64_t(worker) * partial_floats(n_rows);
   if (panel + n_panels < panels_of(weight)) job.next_panel = panel_at(weight, panel + n_panels);
   return job;
 }
@@ -111,7 +117,7 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
         const int64_t to = std::min(end - first, panels_of(weight));
         first += panels_of(weight);
         if (from >= to) continue;
-        GemmJob piece = job(weight, from, to - from, x, n_rows);
+        GemmJob piece = job(weight, from, to - from, x, n_rows, worker);
         piece.out = projection.out.data + from * kPanelRows;
         piece.out_stride = projection.out.cols;
         piece.out_cols = weight.rows - from * kPanelRows;
@@ -139,7 +145,7 @@ void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const
       const int64_t first = begin * kPanelRows;
       const int64_t n = std::min(end * kPanelRows, w_gate.rows) - first;
       const auto product = [&](const Matrix& weight, float* to, const std::byte* next) {
-        GemmJob piece = job(weight, begin, end - begin, x, n_rows);
+        GemmJob piece = job(weight, begin, end - begin, x, n_rows, worker);
         piece.out = to;
         piece.out_stride = width;
         piece.out_cols = width;

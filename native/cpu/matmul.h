@@ -36,7 +36,8 @@ class CpuMatmul {
   // Quantises all rows; called by every thread of a region, ends with a barrier.
   void quantise(Tensor x, int32_t n_rows, int worker);
   Activations activations(Tensor x, QuantType type) const;
-  GemmJob job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x, int32_t n_rows) const;
+  GemmJob job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x, int32_t n_rows,
+              int worker) const;
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
 
   ThreadPool& pool_;
@@ -44,6 +45,7 @@ class CpuMatmul {
   const std::atomic<bool>* interrupt_ = nullptr;
   bool use_q256_ = false, use_q64_ = false, use_q128_ = false;
   Buffer q256_, q64_, q128_;
+  Buffer partial_;         // per thread: the sums of one job, see GemmJob
   Buffer swiglu_scratch_;  // per thread: gate and up of one piece
 };
 
