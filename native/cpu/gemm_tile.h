@@ -36,10 +36,11 @@ template <int N, class Fn>
 // each in a piece of a unit, a line after every other step. All at once they would fill the buffers that
 // loads wait in, and memory would idle between the bursts. Where `bytes` is no multiple of a line, the last
 // line is the first of the next piece.
-template <class V, int R, int bytes>
+template <class V, int R, int64_t bytes>
 struct Prefetch {
   const std::byte* next;
   int64_t stride;
+  int64_t step;  // from what a piece fetches to what the next one does: `bytes`, or less to fetch more slowly
 
   // What is due at step `step` of `steps` of a piece.
   template <int step, int steps>
@@ -50,7 +51,7 @@ struct Prefetch {
       for (int r = 0; r < R; ++r) V::prefetch(next + r * stride + 64 * (kFirst + i));
     });
   }
-  [[gnu::always_inline]] void advance() { next += bytes; }
+  [[gnu::always_inline]] void advance() { next += step; }
 };
 
 // R panels times C rows; w[r] and x[c] are the starts of the panels and of the activation rows. sums (C, R,
@@ -68,7 +69,8 @@ struct Tile {
     if constexpr (Fmt::kItems == 256) return Fmt::kItems / (Fmt::kSubItems * Fmt::kGroup);
     return Fmt::kItems == 128 ? 2 : 1;
   }
-  using Fetch = Prefetch<V, R, Fmt::kBytes / pieces()>;
+  static constexpr int64_t kPieceBytes = Fmt::kBytes / pieces();
+  using Fetch = Prefetch<V, R, kPieceBytes>;
   using Units = const std::byte* const (&)[R];  // the same unit of each panel
 
   [[gnu::always_inline]] static void run(const std::byte* panels, int64_t panel_stride,
@@ -332,10 +334,11 @@ struct TilePlace {
 };
 
 // What to fetch while a tile is computed: from `next` on for its first panel, `stride` bytes on for its
-// second.
+// second; one part in `parts` of as many bytes as the tile reads of weights.
 struct FetchPlace {
   const std::byte* next;
   int64_t stride;
+  int parts;
 };
 
 // One tile of C rows. Sums that are not complete when the tile ends, or begins, are kept in job.partial. The
@@ -355,8 +358,8 @@ template <class V, class Fmt, int C>
     x[c] = job.x + (tile.row + c) * job.x_stride + tile.unit * activation_bytes<Fmt>();
   const int panels = job.n_panels - tile.panel < R ? 1 : R;
   Tile<V, Fmt, R, C>::run(job.panels + tile.panel * job.panel_stride + tile.unit * Fmt::kBytes,
-                          panels == R ? job.panel_stride : 0, x, tile.units, {fetch.next, fetch.stride},
-                          sums);
+                          panels == R ? job.panel_stride : 0, x, tile.units,
+                          {fetch.next, fetch.stride, Tile<V, Fmt, R, C>::kPieceBytes / fetch.parts}, sums);
   if (tile.unit + tile.units < job.units) return;
   for (int c = 0; c < C; ++c)
     for (int r = 0; r < panels; ++r)
@@ -378,7 +381,7 @@ FetchPlace weights_after(const GemmJob& job, const TilePlace& tile) {
     next = job.panels + (tile.panel + V::kTilePanels) * job.panel_stride + tile.unit * Fmt::kBytes;
   else if (tile.unit + tile.units < job.units)
     next = job.panels + (tile.unit + tile.units) * Fmt::kBytes;
-  return {next ? next : job.panels, job.panel_stride};
+  return {next ? next : job.panels, job.panel_stride, 1};
 }
 
 // All rows for each tile of panels: every weight comes from memory once, and meanwhile the panels that follow
@@ -388,7 +391,10 @@ void gemm_streaming(const GemmJob& job, int groups) {
   for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
     for (int g = 0, row = 0; g < groups; ++g) {
       const TilePlace tile{panel, row, (job.n_rows - row) / (groups - g), 0, job.units};
-      gemm_tile<V, Fmt>(job, tile, g == 0 ? weights_after<V, Fmt>(job, tile) : FetchPlace{job.panels, 0});
+      FetchPlace fetch = weights_after<V, Fmt>(job, tile);
+      fetch.next += g * job.units * Fmt::kBytes / groups;
+      fetch.parts = groups;
+      gemm_tile<V, Fmt>(job, tile, fetch);
       row += tile.rows;
     }
   }
@@ -406,12 +412,12 @@ void gemm_resident(const GemmJob& job, int groups) {
       const int rows = (job.n_rows - row) / (groups - g);
       for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
         const TilePlace tile{panel, row, rows, unit, units};
-        FetchPlace fetch{job.panels, 0};
+        FetchPlace fetch{job.panels, 0, 1};
         if (g == 0) {
           fetch = weights_after<V, Fmt>(job, tile);
         } else if (g + 1 < groups && panel == 0) {
           fetch = {job.x + (row + rows) * job.x_stride + unit * activation_bytes<Fmt>(),
-                   rows / V::kTilePanels * job.x_stride};
+                   rows / V::kTilePanels * job.x_stride, 1};
         }
         gemm_tile<V, Fmt>(job, tile, fetch);
       }
