@@ -11,10 +11,10 @@
 namespace maestrale::simd_avx512 {
 
 struct V {
-  using F = __m512;        // 16 x float
-  using I = __m512i;       // 16 x int32, or 64 bytes
-  using Halves = __m512i;  // 16 x int16, twice: the lookup takes 5 bits of an index
-  static constexpr int kTileRows = 8;
+  using F = __m512;                    // 16 x float
+  using I = __m512i;                   // 16 x int32, or 64 bytes
+  using Halves = __m512i;              // 16 x int16, twice: the lookup takes 5 bits of an index
+  static constexpr int kTileRows = 6;  // of two panels: 24 sums in registers, none on the stack
   static constexpr int kTilePanels = 2;
   static constexpr int kAttentionTiles = 4;
 
