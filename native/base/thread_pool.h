@@ -43,14 +43,19 @@ class ThreadPool {
   // same arguments; `ticket` tells apart the loops of one region (0 .. kTickets - 1).
   template <class Body>
   void share(int ticket, int worker, int64_t n, int64_t grain, Body&& body) {
-    const int64_t pieces = (n + grain - 1) / grain;
-    const int64_t dealt = pieces * 3 / 4 / size_;  // pieces of each thread's own stretch
-    const auto piece = [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); };
-    for (int64_t i = worker * dealt; i < (worker + 1) * dealt; ++i) piece(i);
-    std::atomic<int64_t>& next = tickets_[ticket].next;
-    for (int64_t i = dealt * size_ + next.fetch_add(1, std::memory_order_relaxed); i < pieces;
-         i = dealt * size_ + next.fetch_add(1, std::memory_order_relaxed))
-      piece(i);
+    Share share(*this, ticket, worker, n, grain);
+    for (int64_t i = share.first(); i < share.pieces; i = share.after(i)) body(i * grain, share.end(i));
+  }
+  // As share(), but calls body(begin, end, next): the thread's next piece, which begins at `next`, is taken
+  // before this one is done, so that its data can be fetched meanwhile. `next` is n after the last. For small
+  // pieces.
+  template <class Body>
+  void share_ahead(int ticket, int worker, int64_t n, int64_t grain, Body&& body) {
+    Share share(*this, ticket, worker, n, grain);
+    for (int64_t i = share.first(), next; i < share.pieces; i = next) {
+      next = share.after(i);
+      body(i * grain, share.end(i), next < share.pieces ? next * grain : n);
+    }
   }
   static constexpr int kTickets = 4;
 
@@ -74,6 +79,32 @@ class ThreadPool {
   }
 
  private:
+  // Which pieces of a loop are whose.
+  struct Share {
+    Share(ThreadPool& pool, int ticket, int worker, int64_t n_, int64_t grain_)
+        : n(n_),
+          grain(grain_),
+          pieces((n_ + grain_ - 1) / grain_),
+          dealt(pieces * 3 / 4 / pool.size_),
+          own_begin(worker * dealt),
+          own_end(own_begin + dealt),
+          open(pool.size_ * dealt),
+          taken(pool.tickets_[ticket].next) {}
+
+    int64_t first() { return dealt > 0 ? own_begin : take(); }
+    int64_t after(int64_t i) { return i + 1 < own_end ? i + 1 : take(); }
+    int64_t end(int64_t i) const { return (i + 1) * grain < n ? (i + 1) * grain : n; }
+
+    const int64_t n, grain, pieces;
+    const int64_t dealt;               // pieces of each thread's own stretch
+    const int64_t own_begin, own_end;  // this thread's
+    const int64_t open;                // the first of those for whoever is free
+
+   private:
+    int64_t take() { return open + taken.fetch_add(1, std::memory_order_relaxed); }
+    std::atomic<int64_t>& taken;
+  };
+
   using Entry = void (*)(void* context, int worker);
   void run_erased(Entry entry, void* context);
   void work(int worker);

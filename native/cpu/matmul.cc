@@ -95,8 +95,17 @@ GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Te
   job.x_stride = form.stride;
   job.n_rows = n_rows;
   if (n_rows >= kResidentRows) job.partial = partial_.floats() + uint64_t(worker) * partial_floats(n_rows);
-  if (panel + n_panels < panels_of(weight)) job.next_panel = panel_at(weight, panel + n_panels);
   return job;
+}
+
+// Pieces of a product among the threads: body(begin, end, next) as of ThreadPool::share_ahead. Many rows take
+// long for a piece, so there nothing is taken ahead, and nothing needs to be fetched early: next is n_panels.
+template <class Body>
+void CpuMatmul::share_panels(int worker, int64_t n_panels, int64_t grain, int32_t n_rows, Body&& body) {
+  if (n_rows < kResidentRows)
+    pool_.share_ahead(1, worker, n_panels, grain, body);
+  else
+    pool_.share(1, worker, n_panels, grain, [&](int64_t begin, int64_t end) { body(begin, end, n_panels); });
 }
 
 void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projections, bool accumulate) {
@@ -105,10 +114,18 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
   reserve(x, n_rows, {weights, projections.size()});
   int64_t total = 0;
   for (const Projection& projection : projections) total += panels_of(*projection.weight);
+  const auto joint_panel = [&](int64_t panel) -> const std::byte* {
+    for (const Projection& projection : projections) {
+      if (panel < panels_of(*projection.weight)) return panel_at(*projection.weight, panel);
+      panel -= panels_of(*projection.weight);
+    }
+    return nullptr;
+  };
 
   pool_.run([&](int worker) {
     quantise(x, n_rows, worker);
-    pool_.share(1, worker, total, panel_grain(*weights[0], n_rows), [&](int64_t begin, int64_t end) {
+    const int64_t grain = panel_grain(*weights[0], n_rows);
+    share_panels(worker, total, grain, n_rows, [&](int64_t begin, int64_t end, int64_t next) {
       if (interrupted()) return;
       int64_t first = 0;  // of this projection in the joint list of panels
       for (const Projection& projection : projections) {
@@ -118,6 +135,7 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
         first += panels_of(weight);
         if (from >= to) continue;
         GemmJob piece = job(weight, from, to - from, x, n_rows, worker);
+        piece.next_panel = joint_panel(first < end ? first : next);
         piece.out = projection.out.data + from * kPanelRows;
         piece.out_stride = projection.out.cols;
         piece.out_cols = weight.rows - from * kPanelRows;
@@ -140,7 +158,8 @@ void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const
     quantise(x, n_rows, worker);
     float* gate = swiglu_scratch_.floats() + uint64_t(worker) * scratch_floats;
     float* up = gate + width * n_rows;
-    pool_.share(1, worker, panels_of(w_gate), grain, [&](int64_t begin, int64_t end) {
+    const int64_t n_panels = panels_of(w_gate);
+    share_panels(worker, n_panels, grain, n_rows, [&](int64_t begin, int64_t end, int64_t next_begin) {
       if (interrupted()) return;
       const int64_t first = begin * kPanelRows;
       const int64_t n = std::min(end * kPanelRows, w_gate.rows) - first;
@@ -153,7 +172,7 @@ void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const
         kernels_.gemm[int(weight.type)](piece);
       };
       product(w_gate, gate, panel_at(w_up, begin));
-      product(w_up, up, end < panels_of(w_gate) ? panel_at(w_gate, end) : nullptr);
+      product(w_up, up, next_begin < n_panels ? panel_at(w_gate, next_begin) : nullptr);
       for (int32_t row = 0; row < n_rows; ++row)
         kernels_.swiglu(gate + row * width, up + row * width, n, out.data + row * out.cols + first);
     });

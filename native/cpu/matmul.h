@@ -38,6 +38,8 @@ class CpuMatmul {
   Activations activations(Tensor x, QuantType type) const;
   GemmJob job(const Matrix& weight, int64_t panel, int64_t n_panels, Tensor x, int32_t n_rows,
               int worker) const;
+  template <class Body>
+  void share_panels(int worker, int64_t n_panels, int64_t grain, int32_t n_rows, Body&& body);
   bool interrupted() const { return interrupt_ != nullptr && interrupt_->load(std::memory_order_relaxed); }
 
   ThreadPool& pool_;

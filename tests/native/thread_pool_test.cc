@@ -70,6 +70,29 @@ TEST("thread pool: a shared loop calls every index once, whatever the grain and 
   }
 }
 
+TEST("thread pool: a loop that looks ahead calls every index once and knows where each thread goes on") {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 7, 64, 1000})
+      for (const int64_t grain : {1, 3, 8, 2000}) {
+        std::vector<std::atomic<int>> calls(static_cast<size_t>(n));
+        std::atomic<int> wrong{0};
+        pool.run([&](int worker) {
+          int64_t expected = -1;  // what the call before said
+          pool.share_ahead(1, worker, n, grain, [&](int64_t begin, int64_t end, int64_t next) {
+            if (expected >= 0 && begin != expected) wrong.fetch_add(1);
+            if (next <= begin || next > n || (next < n && next % grain != 0)) wrong.fetch_add(1);
+            for (int64_t i = begin; i < end; ++i) calls[size_t(i)].fetch_add(1);
+            expected = next;
+          });
+          if (expected >= 0 && expected != n) wrong.fetch_add(1);
+        });
+        CHECK_EQ(wrong.load(), 0);
+        for (const std::atomic<int>& count : calls) CHECK_EQ(count.load(), 1);
+      }
+  }
+}
+
 TEST("thread pool: 100 ms after the last region no thread uses the CPU") {
   ThreadPool pool(available_cpus());
   time_regions(pool);
