@@ -54,6 +54,9 @@ double vnni512() {
 double maddubs256() {
   return rate([] { asm volatile(CHAINS("vpmaddubsw", "ymm")::: CLOBBERS); });
 }
+double bf16_512() {
+  return rate([] { asm volatile(CHAINS("vdpbf16ps", "zmm")::: CLOBBERS); });
+}
 double fma512() {
   return rate([] { asm volatile(CHAINS("vfmadd231ps", "zmm")::: CLOBBERS); });
 }
@@ -127,10 +130,13 @@ int main(int argc, char** argv) {
   const double int8_one = vnni ? 64 * vnni512() : 32 * maddubs256();
   const double int8_all =
       vnni ? 64 * best_together(threads, vnni512) : 32 * best_together(threads, maddubs256);
+  const bool bf16 = __builtin_cpu_supports("avx512bf16");
+  const double bf16_all = bf16 ? 32 * best_together(threads, bf16_512) : 0;  // 32 multiply-adds a zmm
   const double f32_all = avx512 ? 16 * best_together(threads, fma512) : 8 * best_together(threads, fma256);
   std::printf(
       "{\"threads\": %d, \"clockGHz\": %.2f, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, "
-      "\"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",
-      threads, clock_ghz(), int8_one, int8_all, f32_all, read_bandwidth(1), read_bandwidth(threads));
+      "\"bf16Gmacs\": %.0f, \"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",
+      threads, clock_ghz(), int8_one, int8_all, bf16_all, f32_all, read_bandwidth(1),
+      read_bandwidth(threads));
   return 0;
 }

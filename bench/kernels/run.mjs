@@ -17,16 +17,19 @@ const ATTENTION = ['kv', 'sequences', 'rows', 'context', 'microseconds', 'gmacs'
 const FLOAT_TYPES = ['F32', 'F16', 'BF16']
 const TABLE_TYPES = ['NF4', 'FP4']
 
+function matmulPeak({ isa, type }, limits) {
+  if (isa === 'avx512bf16' && type === 'BF16') return limits.bf16Gmacs
+  if (FLOAT_TYPES.includes(type)) return limits.f32Gmacs
+  return limits.int8Gmacs / (TABLE_TYPES.includes(type) ? 2 : 1)
+}
+
 const BENCHMARKS = {
   matmul: {
     file: 'kernels.csv',
     columns: [...CONTEXT, ...MATMUL, ...LIMITS],
     options: ['isa', 'threads', 'type', 'rows'],
     bytes: 'weight_gbs',
-    peak: ({ type }, limits) =>
-      FLOAT_TYPES.includes(type)
-        ? limits.f32Gmacs
-        : limits.int8Gmacs / (TABLE_TYPES.includes(type) ? 2 : 1),
+    peak: matmulPeak,
   },
   attention: {
     file: 'attention.csv',

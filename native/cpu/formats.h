@@ -277,4 +277,9 @@ struct FormatBF16 : PanelBF16 {
   }
 };
 
+// The same panels for V::dot_bf16: line p of a unit is a pair of elements of 16 rows.
+struct FormatBF16Pairs : PanelBF16 {
+  static constexpr bool kPairs = true;
+};
+
 }  // namespace maestrale

@@ -11,6 +11,7 @@
 //                     with minima f = fma(sum_e q[e], m_w * d_x, f)
 // 64-element tables:  f = fma(sum_e table[code[e]] * q[e], d_w * (d_x * step), f)
 // floating point:     f = fma(w[e], x[e], f)
+// bf16 pairs:         f += w[e] * bf16(x[e]) + w[e + 1] * bf16(x[e + 1]), as vdpbf16ps rounds
 #pragma once
 
 #include <cstddef>
@@ -81,7 +82,9 @@ struct Tile {
     F f[C][R];
     if constexpr (Fmt::kItems != 256) each([&](int c, int r) { f[c][r] = V::load(sums + at(c, r)); });
     for (int64_t u = 0; u < units; ++u) {
-      if constexpr (!requires { typename Fmt::Block; })
+      if constexpr (requires { Fmt::kPairs; })
+        pair_unit(w, x, u, fetch, f);
+      else if constexpr (!requires { typename Fmt::Block; })
         float_unit(w, x, u, fetch, f);
       else if constexpr (Fmt::kItems == 256)
         super_block(w, x, u, fetch, sums);
@@ -297,6 +300,26 @@ struct Tile {
       for (int c = 0; c < C; ++c) {
         const F value = shared(V::set1(a[c][e]));
         for (int r = 0; r < R; ++r) f[c][r] = V::fma(weight[r], value, f[c][r]);
+      }
+    });
+    fetch.advance();
+  }
+
+  // Weights and activations in bf16, two at a time: the one kind of product whose bits are not the scalar
+  // ones.
+  [[gnu::always_inline]] static void pair_unit(Units w, const std::byte* const (&x)[C], int64_t u,
+                                               Fetch& fetch, F (&f)[C][R]) {
+    static_assert(Fmt::kItems == 16);
+    uint32_t pairs[C][8];
+    for (int c = 0; c < C; ++c)
+      V::store_bf16(pairs[c], V::load(reinterpret_cast<const float*>(x[c]) + u * Fmt::kItems));
+    unroll<8>([&]<int p>() __attribute__((always_inline)) {
+      fetch.template at<p, 8>();
+      I weight[R];
+      for (int r = 0; r < R; ++r) weight[r] = V::line(w[r] + 64 * p);
+      for (int c = 0; c < C; ++c) {
+        const I pair = shared(V::broadcast4(pairs[c] + p));
+        for (int r = 0; r < R; ++r) f[c][r] = V::dot_bf16(f[c][r], weight[r], pair);
       }
     });
     fetch.advance();

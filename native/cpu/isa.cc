@@ -18,6 +18,7 @@ struct Table {
   const char* name;
   const Kernels* kernels;  // null: not built for this architecture
   bool (*runs)();
+  GemmKernel bf16 = nullptr;  // BF16 products of its own, not of the scalar bits: taken only when named
 };
 
 bool always() { return true; }
@@ -34,17 +35,19 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
+bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 constexpr Table kTables[] = {
 // best first
 #ifdef MAESTRALE_FEW_TABLES
-    {"avx512vnni", nullptr, never},    {"avxvnni", nullptr, never},
+    {"avx512bf16", nullptr, never},      {"avx512vnni", nullptr, never}, {"avxvnni", nullptr, never},
 #else
+    {"avx512bf16", &kAvx512VnniKernels, has_avx512bf16, gemm_avx512bf16},
     {"avx512vnni", &kAvx512VnniKernels, has_avx512vnni},
     {"avxvnni", &kAvxVnniKernels, has_avxvnni},
 #endif
-    {"avx2", &kAvx2Kernels, has_avx2}, {"neon-i8mm", nullptr, never},
-    {"neon", nullptr, never},          {"scalar", &kScalarKernels, always},
+    {"avx2", &kAvx2Kernels, has_avx2},   {"neon-i8mm", nullptr, never},  {"neon", nullptr, never},
+    {"scalar", &kScalarKernels, always},
 };
 #elif defined(__aarch64__) && !defined(MAESTRALE_FEW_TABLES)
 bool has_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
@@ -53,6 +56,7 @@ constexpr Table kTables[] = {
     // best first
     {"neon-i8mm", &kNeonI8mmKernels, has_neon_i8mm},
     {"neon", &kNeonKernels, has_neon},
+    {"avx512bf16", nullptr, never},
     {"avx512vnni", nullptr, never},
     {"avxvnni", nullptr, never},
     {"avx2", nullptr, never},
@@ -60,8 +64,10 @@ constexpr Table kTables[] = {
 };
 #else
 constexpr Table kTables[] = {
-    {"avx512vnni", nullptr, never}, {"avxvnni", nullptr, never}, {"avx2", nullptr, never},
-    {"neon-i8mm", nullptr, never},  {"neon", nullptr, never},    {"scalar", &kScalarKernels, always},
+    {"avx512bf16", nullptr, never},      {"avx512vnni", nullptr, never},
+    {"avxvnni", nullptr, never},         {"avx2", nullptr, never},
+    {"neon-i8mm", nullptr, never},       {"neon", nullptr, never},
+    {"scalar", &kScalarKernels, always},
 };
 #endif
 
@@ -71,12 +77,23 @@ std::string join(const std::vector<std::string>& names) {
   return text;
 }
 
+// A table with products of its own for BF16, made when it is first asked for.
+const Kernels& with_bf16(const Table& table) {
+  static const Kernels kernels = [&] {
+    Kernels copy = *table.kernels;
+    copy.name = table.name;
+    copy.gemm[int(QuantType::kBF16)] = table.bf16;
+    return copy;
+  }();
+  return kernels;
+}
+
 }  // namespace
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (const Table& table : kTables)
-    if (table.runs()) names.push_back(table.name);
+    if (table.runs() && table.bf16 == nullptr) names.push_back(table.name);
   return names;
 }
 
@@ -87,11 +104,11 @@ const Kernels& select_kernels(const std::string& name) {
     wanted = forced != nullptr ? forced : "";
   }
   for (const Table& table : kTables) {
-    if (wanted.empty() ? table.runs() : wanted == table.name) {
+    if (wanted.empty() ? table.runs() && table.bf16 == nullptr : wanted == table.name) {
       if (!table.runs())
         throw Error(ErrorCode::kDevice, "this machine cannot run the kernel table \"" + wanted +
                                             "\"; it runs " + join(available_isas()));
-      return *table.kernels;
+      return table.bf16 == nullptr ? *table.kernels : with_bf16(table);
     }
   }
   throw Error(ErrorCode::kInvalidArg,

@@ -105,4 +105,7 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
 
+// BF16 weights times activations rounded to bf16: not the bits of the tables, see isa.cc.
+void gemm_avx512bf16(const GemmJob& job);
+
 }  // namespace maestrale

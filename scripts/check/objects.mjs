@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks the objects of the built core, after the native build. The generic ones hold no AVX code, so the
-// addon starts on any x86-64. Those of one instruction set export their kernel table and otherwise only
+// addon starts on any x86-64. Those of one instruction set export their kernel table (or one product) and otherwise only
 // instances of templates over their own vector type, so nothing compiled for an instruction set can be
 // linked where other code expects a function of its own. Those over vector registers hold the prefetches that
 // decoding lives on: GCC has dropped them without a word before.
@@ -13,8 +13,8 @@ const MAX_PER_OBJECT = 3 // problems shown
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const folder = join(root, 'build', 'CMakeFiles', 'maestrale_core.dir', 'native')
-// Mangled: a `const Kernels kNameKernels`, and the namespace of a vector type.
-const TABLE = /^_ZN9maestrale\d+k\w+KernelsE$/
+// Mangled: a `const Kernels kNameKernels` or a `void gemm_name(const GemmJob&)`, and the namespace of a vector type.
+const TABLE = /^_ZN9maestrale\d+(k\w+KernelsE|gemm_\w+ERKNS_7GemmJobE)$/
 const VECTOR_TYPE = /\d(simd_[a-z0-9]+?)1V/g
 // ymm, zmm and mask registers, and three-operand instructions on xmm.
 const AVX = /%[yz]mm\d|%k[0-7]\b|\tv[a-z][a-z0-9]+ .*%xmm|\tvzero(upper|all)\b/

@@ -124,7 +124,9 @@ AlignedBytes quantised(const Kernels& kernels, QuantType type, const std::vector
   return bytes;
 }
 
-std::vector<float> product(const Kernels& kernels, PackedMatrix& w, const std::vector<float>& x, int n_rows) {
+// `partial`: room for sums of wide products that are cut along the input dimension, see GemmJob.
+std::vector<float> product(const Kernels& kernels, PackedMatrix& w, const std::vector<float>& x, int n_rows,
+                           float* partial = nullptr) {
   int64_t stride = 0;
   AlignedBytes activations = quantised(kernels, w.type, x, n_rows, w.cols, stride);
   std::vector<float> out(size_t(n_rows * w.rows), -1.0f);
@@ -139,6 +141,7 @@ std::vector<float> product(const Kernels& kernels, PackedMatrix& w, const std::v
   job.out = out.data();
   job.out_stride = w.rows;
   job.out_cols = w.rows;
+  job.partial = partial;
   kernels.gemm[int(w.type)](job);
   return out;
 }
@@ -197,6 +200,55 @@ TEST("kernels: every table multiplies to the scalar bits for every format, row c
                      name + " " + std::string(traits.name) + " rows " + std::to_string(n_rows));
       }
     }
+  }
+}
+
+TEST("kernels: a product that is cut along the input dimension keeps its bits") {
+  const Kernels& scalar = select_kernels("scalar");
+  const int n_rows = 27;
+  static_assert(27 >= kResidentRows);
+  for (const QuantType type : {QuantType::kQ4_K, QuantType::kQ6_K, QuantType::kQ8_0, QuantType::kNF4,
+                               QuantType::kBF16, QuantType::kF32}) {
+    const int64_t rows = 7 * kPanelRows, cols = 14336;
+    PackedMatrix w(type, rows, cols, random_rows(type, rows, cols, 5));
+    CHECK(7 * panel_bytes(type, cols) > 2 * kResidentBytes);  // in three pieces or more
+    const std::vector<float> x = normal_values(size_t(n_rows * cols), 6);
+    const std::vector<float> want = product(scalar, w, x, n_rows);
+    std::vector<std::string> names = simd_tables();
+    names.push_back("scalar");
+    for (const std::string& name : names) {
+      std::vector<float> partial(size_t(n_rows) * 8 * kPanelRows, NAN);
+      check_same(product(select_kernels(name), w, x, n_rows, partial.data()), want,
+                 name + " " + std::string(quant_traits(type).name));
+    }
+  }
+}
+
+TEST("kernels: BF16 products in bf16 are near the exact ones, and the same for any number of rows") {
+  const Kernels* kernels = nullptr;
+  try {
+    kernels = &select_kernels("avx512bf16");
+  } catch (const Error&) {
+    return;  // not on this machine
+  }
+  CHECK_EQ(std::string(kernels->name), "avx512bf16");
+  const int64_t rows = 100, cols = 512;
+  const int n_rows = 13;
+  PackedMatrix w(QuantType::kBF16, rows, cols, random_rows(QuantType::kBF16, rows, cols, 7));
+  const std::vector<float> x = normal_values(size_t(n_rows * cols), 8);
+  const std::vector<float> got = product(*kernels, w, x, n_rows);
+  const std::vector<float> exact = product(select_kernels("scalar"), w, x, n_rows);
+  double error = 0, power = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    error += (double(got[i]) - exact[i]) * (double(got[i]) - exact[i]);
+    power += double(exact[i]) * exact[i];
+  }
+  CHECK(error / power < 1e-5);  // 8 bits of an activation: a relative error of 2^-9 at most, 3e-6 in power
+  CHECK(error > 0);             // it is another arithmetic indeed
+  for (int m = 0; m < n_rows; ++m) {
+    const std::vector<float> row(x.begin() + m * cols, x.begin() + (m + 1) * cols);
+    const std::vector<float> alone = product(*kernels, w, row, 1);
+    check_same(alone, {got.begin() + m * rows, got.begin() + (m + 1) * rows}, "row " + std::to_string(m));
   }
 }
 
