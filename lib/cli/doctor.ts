@@ -175,7 +175,8 @@ function checkBandwidth({ machine }: Context): Finding {
 function checkKernels({ machine }: Context): Finding {
   const isas = machine?.isas ?? []
   const forced = process.env.MAESTRALE_ISA
-  const known = forced === undefined || isas.includes(forced)
+  const known =
+    forced === undefined || isas.includes(forced) || machine?.namedIsas.includes(forced) === true
   const fast = (forced ?? isas[0]) !== 'scalar'
   const text = forced
     ? `MAESTRALE_ISA is ${forced}${known ? '' : ', which this machine does not run'} (${isas.join(', ')})`

@@ -242,8 +242,10 @@ export interface NativeMachine {
   availableMemory: number
   /** Bytes a second that all threads read together. */
   readBandwidth: number
-  /** Kernel tables, best first. */
+  /** Kernel tables, best first; all give the same bits. */
   isas: string[]
+  /** Kernel tables that are taken only when named, since they give other bits. */
+  namedIsas: string[]
   /** cuda:0, cuda:1, ... */
   gpus: NativeGpu[]
   /** The latest CUDA that the driver supports, 12040 for 12.4. */

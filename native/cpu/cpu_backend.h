@@ -31,5 +31,7 @@ uint64_t cpu_matrix_bytes(QuantType type, int64_t rows, int64_t cols);
 
 // Names of the kernel tables this machine can run, best first; the last one is "scalar".
 std::vector<std::string> available_isas();
+// Those that are taken only when named, since their results are not the bits of the others.
+std::vector<std::string> named_isas();
 
 }  // namespace maestrale

@@ -97,6 +97,13 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
+std::vector<std::string> named_isas() {
+  std::vector<std::string> names;
+  for (const Table& table : kTables)
+    if (table.runs() && table.bf16 != nullptr) names.push_back(table.name);
+  return names;
+}
+
 const Kernels& select_kernels(const std::string& name) {
   std::string wanted = name;
   if (wanted.empty()) {

@@ -45,6 +45,7 @@ Machine examine_machine() {
   machine.threads = available_cpus();
   machine.available_memory = available_memory();
   machine.isas = available_isas();
+  machine.named_isas = named_isas();
   machine.read_bandwidth =
       read_bandwidth(machine.threads, std::min(kProbeBytes, machine.available_memory / 4));
   try {

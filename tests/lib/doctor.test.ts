@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // maestrale doctor on this machine, on one with fewer CPUs, with a driver and without the addon.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -65,6 +65,14 @@ test('says when a kernel table is forced that cannot run', () => {
   expect([ok, status]).toEqual([false, 1])
   expect(find('kernels')?.text).toContain('neon, which this machine does not run')
   expect(doctor({ MAESTRALE_ISA: 'scalar' }).find('kernels')?.status).toBe('warn')
+})
+
+test('knows a kernel table that is taken only when named', () => {
+  const { find } = doctor({ MAESTRALE_ISA: 'avx512bf16' })
+  const runs = readFileSync('/proc/cpuinfo', 'utf8').includes('avx512_bf16')
+  expect(find('kernels')?.status).toBe(runs ? 'ok' : 'fail')
+  expect(find('kernels')?.isas).not.toContain('avx512bf16')
+  expect(find('self-check')?.status).toBe('ok')
 })
 
 test('says why there is no CUDA', () => {
