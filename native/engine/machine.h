@@ -16,14 +16,14 @@ struct GpuFacts {
 };
 
 struct Machine {
-  int threads = 0;                // CPUs this process may use
-  uint64_t available_memory = 0;  // bytes
-  double read_bandwidth = 0.0;    // bytes a second, of all threads together
+  int threads = 0;                      // CPUs this process may use
+  uint64_t available_memory = 0;        // bytes
+  double read_bandwidth = 0.0;          // bytes a second, of all threads together
   std::vector<std::string> isas;        // kernel tables, best first; all give the same bits
   std::vector<std::string> named_isas;  // those that are taken only when named, and give others
-  std::vector<GpuFacts> gpus;     // cuda:0, cuda:1, ...
-  int cuda_version = 0;           // the latest that the driver supports, 12040 for 12.4
-  std::string cuda_problem;       // why there is no CUDA; empty when there is
+  std::vector<GpuFacts> gpus;           // cuda:0, cuda:1, ...
+  int cuda_version = 0;                 // the latest that the driver supports, 12040 for 12.4
+  std::string cuda_problem;             // why there is no CUDA; empty when there is
 };
 
 // Throws Error{kDevice} with the reason when there is no driver, or no CUDA back end in this build.
