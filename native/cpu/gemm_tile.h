@@ -396,29 +396,31 @@ template <class V, class Fmt>
   });
 }
 
-// The weights of the tile that meets the panels after `tile` for the first time.
-template <class V, class Fmt>
-FetchPlace weights_after(const GemmJob& job, const TilePlace& tile) {
-  const std::byte* next = job.next_panel;
-  if (tile.panel + V::kTilePanels < job.n_panels)
-    next = job.panels + (tile.panel + V::kTilePanels) * job.panel_stride + tile.unit * Fmt::kBytes;
-  else if (tile.unit + tile.units < job.units)
-    next = job.panels + (tile.unit + tile.units) * Fmt::kBytes;
-  return {next ? next : job.panels, job.panel_stride, 1};
+template <class Fmt>
+const std::byte* weights_at(const GemmJob& job, int panel, int64_t unit) {
+  return job.panels + panel * job.panel_stride + unit * Fmt::kBytes;
 }
 
-// All rows for each tile of panels: every weight comes from memory once, and meanwhile the panels that follow
-// are fetched.
+// A tile of panels after the other, and of each a piece of the input dimension after the other, all rows for
+// each: every weight comes from memory once, and meanwhile the piece that follows is fetched. Pieces are so
+// short (kStreamedBytes) that two of them and the activations fit in the second-level cache.
 template <class V, class Fmt>
 void gemm_streaming(const GemmJob& job, int groups) {
-  for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
-    for (int g = 0, row = 0; g < groups; ++g) {
-      const TilePlace tile{panel, row, (job.n_rows - row) / (groups - g), 0, job.units};
-      FetchPlace fetch = weights_after<V, Fmt>(job, tile);
-      fetch.next += g * job.units * Fmt::kBytes / groups;
-      fetch.parts = groups;
-      gemm_tile<V, Fmt>(job, tile, fetch);
-      row += tile.rows;
+  constexpr int R = V::kTilePanels;
+  const int64_t pieces = job.partial ? ceil_div(R * job.units * Fmt::kBytes, kStreamedBytes) : 1;
+  for (int panel = 0; panel < job.n_panels; panel += R) {
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t unit = job.units * piece / pieces, end = job.units * (piece + 1) / pieces;
+      const std::byte* next = end < job.units            ? weights_at<Fmt>(job, panel, end)
+                              : panel + R < job.n_panels ? weights_at<Fmt>(job, panel + R, 0)
+                                                         : job.next_panel;
+      for (int g = 0, row = 0; g < groups; ++g) {
+        const TilePlace tile{panel, row, (job.n_rows - row) / (groups - g), unit, end - unit};
+        FetchPlace fetch{next ? next : job.panels, job.panel_stride, groups};
+        fetch.next += g * tile.units * Fmt::kBytes / groups;
+        gemm_tile<V, Fmt>(job, tile, fetch);
+        row += tile.rows;
+      }
     }
   }
 }
@@ -428,21 +430,24 @@ void gemm_streaming(const GemmJob& job, int groups) {
 // which may not, pass once. Those of the next group are fetched meanwhile.
 template <class V, class Fmt>
 void gemm_resident(const GemmJob& job, int groups) {
+  constexpr int R = V::kTilePanels;
   const int64_t pieces = job.partial ? ceil_div(job.n_panels * job.units * Fmt::kBytes, kResidentBytes) : 1;
   for (int64_t piece = 0; piece < pieces; ++piece) {
-    const int64_t unit = job.units * piece / pieces, units = job.units * (piece + 1) / pieces - unit;
+    const int64_t unit = job.units * piece / pieces, end = job.units * (piece + 1) / pieces;
     for (int g = 0, row = 0; g < groups; ++g) {
       const int rows = (job.n_rows - row) / (groups - g);
-      for (int panel = 0; panel < job.n_panels; panel += V::kTilePanels) {
-        const TilePlace tile{panel, row, rows, unit, units};
+      for (int panel = 0; panel < job.n_panels; panel += R) {
         FetchPlace fetch{job.panels, 0, 1};
-        if (g == 0) {
-          fetch = weights_after<V, Fmt>(job, tile);
+        if (g == 0) {  // these weights come from memory
+          const std::byte* next = panel + R < job.n_panels ? weights_at<Fmt>(job, panel + R, unit)
+                                  : end < job.units        ? weights_at<Fmt>(job, 0, end)
+                                                           : job.next_panel;
+          fetch = {next ? next : job.panels, job.panel_stride, 1};
         } else if (g + 1 < groups && panel == 0) {
           fetch = {job.x + (row + rows) * job.x_stride + unit * activation_bytes<Fmt>(),
-                   rows / V::kTilePanels * job.x_stride, 1};
+                   rows / R * job.x_stride, 1};
         }
-        gemm_tile<V, Fmt>(job, tile, fetch);
+        gemm_tile<V, Fmt>(job, {panel, row, rows, unit, end - unit}, fetch);
       }
       row += rows;
     }

@@ -62,8 +62,9 @@ struct AttentionJob {
 using GemmKernel = void (*)(const GemmJob& job);
 
 // From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps those of a
-// job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. Callers hand out
-// jobs of about kStreamedBytes of weights for fewer rows.
+// job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. For fewer rows
+// callers hand out jobs of about kStreamedBytes of weights, and no tile reads many more before the next rows
+// do.
 inline constexpr int32_t kResidentRows = 24;
 inline constexpr int64_t kResidentPanels = 8;
 inline constexpr int64_t kResidentBytes = 320 << 10;

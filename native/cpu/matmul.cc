@@ -42,8 +42,7 @@ void CpuMatmul::reserve(Tensor x, int32_t n_rows, std::span<const Matrix* const>
   if (use_q256_) q256_.grow(uint64_t(n_rows * q256_stride(x.cols)), "activations");
   if (use_q64_) q64_.grow(uint64_t(n_rows * q64_stride(x.cols)), "activations");
   if (use_q128_) q128_.grow(uint64_t(n_rows * q128_stride(x.cols)), "activations");
-  if (n_rows >= kResidentRows)
-    partial_.grow(uint64_t(pool_.size()) * partial_floats(n_rows) * sizeof(float), "activations");
+  partial_.grow(uint64_t(pool_.size()) * partial_floats(n_rows) * sizeof(float), "activations");
 }
 
 void CpuMatmul::quantise(Tensor x, int32_t n_rows, int worker) {
@@ -94,7 +93,7 @@ GemmJob CpuMatmul::job(const Matrix& weight, int64_t panel, int64_t n_panels, Te
   job.x = form.data;
   job.x_stride = form.stride;
   job.n_rows = n_rows;
-  if (n_rows >= kResidentRows) job.partial = partial_.floats() + uint64_t(worker) * partial_floats(n_rows);
+  job.partial = partial_.floats() + uint64_t(worker) * partial_floats(n_rows);
   return job;
 }
 
