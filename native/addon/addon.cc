@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "addon/background.h"
+#include "addon/convert.h"
 #include "addon/examine.h"
 #include "addon/load.h"
 #include "addon/model_wrap.h"
@@ -13,11 +14,7 @@
 namespace maestrale {
 namespace {
 
-Napi::Value isa_tables(const Napi::CallbackInfo& info) {
-  const Napi::Array names = Napi::Array::New(info.Env());
-  for (const std::string& name : available_isas()) names.Set(names.Length(), name);
-  return names;
-}
+Napi::Value isa_tables(const Napi::CallbackInfo& info) { return to_js(info.Env(), available_isas()); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Background(env));

@@ -93,6 +93,12 @@ Napi::Value to_js(Napi::Env env, std::span<const int32_t> tokens) {
   return array;
 }
 
+Napi::Array to_js(Napi::Env env, std::span<const std::string> texts) {
+  const Napi::Array array = Napi::Array::New(env, texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) array.Set(uint32_t(i), texts[i]);
+  return array;
+}
+
 Napi::Object to_js(Napi::Env env, const Event& event, Napi::Value values) {
   const Napi::Object object = Napi::Object::New(env);
   object.Set("id", double(event.id));

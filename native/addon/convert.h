@@ -23,6 +23,7 @@ namespace maestrale {
 Napi::Error to_js(Napi::Env env, const Error& error);
 Napi::Object to_js(Napi::Env env, const Event& event, Napi::Value values);
 Napi::Value to_js(Napi::Env env, std::span<const int32_t> tokens);
+Napi::Array to_js(Napi::Env env, std::span<const std::string> texts);
 Napi::Object to_js(Napi::Env env, const ModelConfig& config);
 Napi::Object to_js(Napi::Env env, const WrittenModel& written);
 

@@ -18,8 +18,8 @@ class ExamineJob final : public Job {
     object.Set("threads", machine_.threads);
     object.Set("availableMemory", double(machine_.available_memory));
     object.Set("readBandwidth", machine_.read_bandwidth);
-    object.Set("isas", texts(env, machine_.isas));
-    object.Set("namedIsas", texts(env, machine_.named_isas));
+    object.Set("isas", to_js(env, machine_.isas));
+    object.Set("namedIsas", to_js(env, machine_.named_isas));
     const Napi::Array gpus = Napi::Array::New(env);
     for (const GpuFacts& gpu : machine_.gpus) {
       const Napi::Object facts = Napi::Object::New(env);
@@ -36,12 +36,6 @@ class ExamineJob final : public Job {
   }
 
  private:
-  static Napi::Array texts(Napi::Env env, const std::vector<std::string>& from) {
-    const Napi::Array array = Napi::Array::New(env);
-    for (const std::string& text : from) array.Set(array.Length(), text);
-    return array;
-  }
-
   Machine machine_;
 };
 
