@@ -88,21 +88,18 @@ const Kernels& with_bf16(const Table& table) {
   return kernels;
 }
 
+// Names of the tables that this machine runs: those with the scalar bits, or those taken only when named.
+std::vector<std::string> runnable(bool named) {
+  std::vector<std::string> names;
+  for (const Table& table : kTables)
+    if (table.runs() && (table.bf16 != nullptr) == named) names.push_back(table.name);
+  return names;
+}
+
 }  // namespace
 
-std::vector<std::string> available_isas() {
-  std::vector<std::string> names;
-  for (const Table& table : kTables)
-    if (table.runs() && table.bf16 == nullptr) names.push_back(table.name);
-  return names;
-}
-
-std::vector<std::string> named_isas() {
-  std::vector<std::string> names;
-  for (const Table& table : kTables)
-    if (table.runs() && table.bf16 != nullptr) names.push_back(table.name);
-  return names;
-}
+std::vector<std::string> available_isas() { return runnable(false); }
+std::vector<std::string> named_isas() { return runnable(true); }
 
 const Kernels& select_kernels(const std::string& name) {
   std::string wanted = name;
