@@ -17,16 +17,19 @@ enum ValueType : uint32_t { kU32 = 4, kI32 = 5, kF32Value = 6, kBool = 7, kStrin
 
 uint64_t aligned(uint64_t bytes) { return round_up(bytes, kAlignment); }
 
+void append(std::vector<std::byte>& out, std::span<const std::byte> bytes) {
+  out.resize(out.size() + bytes.size());
+  std::copy(bytes.begin(), bytes.end(), out.end() - ptrdiff_t(bytes.size()));
+}
+
 template <class T>
 void put(std::vector<std::byte>& out, const T& value) {
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  out.insert(out.end(), bytes.begin(), bytes.end());
+  append(out, std::as_bytes(std::span(&value, 1)));
 }
 
 void put_string(std::vector<std::byte>& out, std::string_view text) {
   put<uint64_t>(out, text.size());
-  const auto bytes = std::as_bytes(std::span(text));
-  out.insert(out.end(), bytes.begin(), bytes.end());
+  append(out, std::as_bytes(std::span(text)));
 }
 
 void put_array_header(std::vector<std::byte>& out, ValueType type, uint64_t count) {
@@ -38,8 +41,7 @@ void put_array_header(std::vector<std::byte>& out, ValueType type, uint64_t coun
 template <class T>
 void put_array(std::vector<std::byte>& out, ValueType type, std::span<const T> values) {
   put_array_header(out, type, values.size());
-  const auto bytes = std::as_bytes(values);
-  out.insert(out.end(), bytes.begin(), bytes.end());
+  append(out, std::as_bytes(values));
 }
 
 uint64_t tensor_bytes(const GgufTensorPlan& tensor) {
@@ -57,7 +59,7 @@ std::vector<std::byte> encode_header(const GgufMetadata& metadata,
   put<uint64_t>(out, metadata.entries().size());
   for (const GgufMetadata::Entry& entry : metadata.entries()) {
     put_string(out, entry.key);
-    out.insert(out.end(), entry.value.begin(), entry.value.end());
+    append(out, entry.value);
   }
   uint64_t offset = 0;
   for (const GgufTensorPlan& tensor : tensors) {
