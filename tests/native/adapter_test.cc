@@ -158,8 +158,8 @@ TEST("adapter: in a model of two stages the bits are those of one") {
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   std::vector<Stage> stages;
-  stages.push_back({make_cpu_backend({1, ""}), 0, 1});
-  stages.push_back({make_cpu_backend({1, ""}), 1, config.n_layers});
+  stages.push_back({make_cpu_backend({1, "", {}, {}}), 0, 1});
+  stages.push_back({make_cpu_backend({1, "", {}, {}}), 1, config.n_layers});
   const auto split = load_model(GgufWeights(file, header, config), config, std::move(stages), {});
   split->prepare(
       512, {config.n_layers, config.n_kv_heads, config.head_dim, KvType::kF16, 64, config.sliding_window});

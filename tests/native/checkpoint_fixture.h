@@ -47,7 +47,7 @@ inline std::unique_ptr<Model> load_source(const std::string& path) {
 inline std::unique_ptr<Model> load_hf(const std::string& path) {
   const HfConfig config = read_hf_config(path);
   const HfShards shards(path);
-  auto model = load_model(HfWeights(shards, config), config.model, make_cpu_backend({1, ""}), {});
+  auto model = load_model(HfWeights(shards, config), config.model, make_cpu_backend({1, "", {}, {}}), {});
   const ModelConfig& c = config.model;
   model->prepare(512, {c.n_layers, c.n_kv_heads, c.head_dim, KvType::kF16, 64, c.sliding_window});
   return model;

@@ -34,7 +34,7 @@ Tensor filled(Backend& backend, int64_t cols, float value) {
 }  // namespace
 
 TEST("cpu backend: with the interrupt flag set, products and attention return at once") {
-  const auto backend = make_cpu_backend({.threads = 2, .isa = "scalar"});
+  const auto backend = make_cpu_backend({2, "scalar", {}, {}});
   backend->reserve_weights(backend->matrix_bytes(QuantType::kF32, kDim, kDim));
   const Matrix weight = backend->load_matrix(Ones(kDim, kDim));
   backend->configure_kv({.n_layers = 1, .n_kv_heads = 1, .head_dim = 32, .max_pages = 1});

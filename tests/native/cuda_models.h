@@ -36,7 +36,7 @@ inline std::unique_ptr<Model> load_split(const std::string& name, int32_t on_gpu
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
   std::vector<Stage> stages;
-  stages.push_back({make_cpu_backend({1, ""}), 0, config.n_layers - on_gpu});
+  stages.push_back({make_cpu_backend({1, "", {}, {}}), 0, config.n_layers - on_gpu});
   stages.push_back({make_cuda_backend(0), config.n_layers - on_gpu, config.n_layers});
   auto model = load_model(GgufWeights(file, header, config), config, std::move(stages), {});
   model->prepare(

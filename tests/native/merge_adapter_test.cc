@@ -111,7 +111,7 @@ TEST("merge_adapter: 4-bit matrices of bitsandbytes become what they were") {
   const auto source = open_model_source(ModelPath(out));
   for (const ModelTensor& tensor : source->weights().tensors()) {
     const QuantType type = source->weights().type(tensor);
-    CHECK_EQ(quant_traits(type).items_per_block, 1);
+    CHECK_EQ(quant_traits(type).items_per_block, 1u);
     // The checkpoint has them in BF16, but other readers of GGUF files compute with F32 only.
     if (tensor.is_norm()) CHECK(type == QuantType::kF32);
   }

@@ -23,7 +23,7 @@ namespace {
 
 std::string model_path(const std::string& name) { return std::string(test::kVectors) + "/" + name; }
 
-std::unique_ptr<Model> load(const std::string& path, const CpuOptions& options = {.threads = 1, .isa = ""}) {
+std::unique_ptr<Model> load(const std::string& path, const CpuOptions& options = {1, "", {}, {}}) {
   const PackedFile packed(std::make_shared<const MappedFile>(path));
   const ModelConfig config = config_from_gguf(packed.gguf());
   auto model = load_packed_model(packed, config, options, {});

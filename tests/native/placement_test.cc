@@ -32,7 +32,7 @@ TEST("placement: sizes are what loading reserves") {
   const MappedFile file(std::string(test::kVectors) + "/models/swa16-bf16.gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
-  const auto backend = make_cpu_backend({1, ""});
+  const auto backend = make_cpu_backend({1, "", {}, {}});
   EngineConfig engine;
   engine.context_length = 150;  // 3 pages
   engine.max_batch_tokens = 8;

@@ -30,7 +30,8 @@ inline std::unique_ptr<Model> load_tiny(const std::string& name, const TinyOptio
   const MappedFile file(std::string(test::kVectors) + "/" + name);
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
-  auto model = load_gguf_model(file, header, config, make_cpu_backend({options.threads, options.isa}), {});
+  auto model =
+      load_gguf_model(file, header, config, make_cpu_backend({options.threads, options.isa, {}, {}}), {});
   model->prepare(options.max_rows, {config.n_layers, config.n_kv_heads, config.head_dim, options.kv,
                                     options.max_pages, config.sliding_window});
   return model;
