@@ -6,7 +6,15 @@
 namespace maestrale::cuda {
 namespace {
 
-constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CUdevice_attribute
+// CUdevice_attribute
+constexpr int kMemoryClock = 36, kBusWidth = 37, kL2Cache = 38;  // kHz, bits, bytes
+constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;
+
+// 0 where the driver does not tell: newer ones have given up the clock.
+int attribute_if_told(int device, int attribute) {
+  int value = 0;
+  return open_driver().cuDeviceGetAttribute(&value, attribute, device) == 0 ? value : 0;
+}
 
 }  // namespace
 
@@ -37,7 +45,10 @@ DeviceList list_devices() {
     check(driver, driver.cuDeviceGet(&device, ordinal), "cuDeviceGet");
     check(driver, driver.cuDeviceGetName(name, int(sizeof name), device), "cuDeviceGetName");
     check(driver, driver.cuDeviceTotalMem_v2(&memory, device), "cuDeviceTotalMem");
-    list.devices.push_back({name, compute_capability(device), memory});
+    list.devices.push_back(
+        {name, compute_capability(device), memory,
+         memory_bandwidth(attribute_if_told(device, kMemoryClock), attribute_if_told(device, kBusWidth)),
+         uint64_t(attribute_if_told(device, kL2Cache))});
   }
   return list;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What maestrale doctor says of NVIDIA GPUs: the driver, each GPU with what it would hold, and whether its
-// kernels compute what the CPU does.
+// What maestrale doctor says of NVIDIA GPUs: the driver, each GPU with what it would hold, whether its
+// kernels compute what the CPU does, and how fast they read its memory.
 import { type Device, loadModel } from '../index.js'
-import type { NativeGpu } from '../native/binding.js'
+import type { NativeGpu, NativeMachine } from '../native/binding.js'
+import { loadBinding } from '../native/load.js'
 import { type Context, type Finding, USUAL_MODEL } from './doctor.js'
 import { DEFAULT_PROMPT, modelPath } from './options.js'
 import { bytes } from './terminal.js'
@@ -34,11 +35,19 @@ export function checkCuda({ machine }: Context): Finding {
   return { status: usable ? 'ok' : 'warn', text, version, devices: gpus }
 }
 
+function usableGpus(machine: NativeMachine | undefined) {
+  return (machine?.gpus ?? []).flatMap((gpu, ordinal) =>
+    gpu.usable ? [{ ...gpu, ordinal, device: `cuda:${ordinal}` as Device }] : [],
+  )
+}
+
+const NO_GPU: Finding = { status: 'none', text: 'there is no GPU to check' }
+
 /** The small model on every GPU: the logits of the CPU but for what rounding makes of them. */
 export async function checkGpuModel({ machine }: Context): Promise<Finding> {
   const path = await modelPath(undefined)
-  const devices = (machine?.gpus ?? []).flatMap(({ usable }, i) => (usable ? [`cuda:${i}`] : []))
-  if (devices.length === 0) return { status: 'none', text: 'there is no GPU to check' }
+  const devices = usableGpus(machine).map(({ device }) => device)
+  if (devices.length === 0) return NO_GPU
   const logitsOn = async (device: Device) => {
     await using model = await loadModel(path, { device, contextLength: 512, maxSequences: 1 })
     return await model.logits(model.tokenizer.encode(DEFAULT_PROMPT))
@@ -46,7 +55,7 @@ export async function checkGpuModel({ machine }: Context): Promise<Finding> {
   const expected = await logitsOn('cpu')
   const errors: Record<string, number> = {}
   for (const device of devices) {
-    const error = relativeError(await logitsOn(device as Device), expected)
+    const error = relativeError(await logitsOn(device), expected)
     if (!(error < MOST_GPU_ERROR)) {
       throw new Error(
         `the kernels of ${device} are wrong: relative error ${error.toExponential(1)}`,
@@ -70,4 +79,57 @@ function relativeError(got: Float32Array, want: Float32Array): number {
     power += value ** 2
   })
   return error / power
+}
+
+/** What the kernel that decoding reads weights with makes of the memory of a GPU. */
+export interface GpuReading {
+  device: Device
+  /** Bytes of weights, read again and again: more than the cache of the GPU holds, unless it is simulated. */
+  bytes?: number
+  /** The GPU is the tests' own, which takes its time: there are no rates. */
+  simulated?: true
+  /** Bytes of weights a second. */
+  bytesPerSecond?: number
+  /** Bytes a second that the memory can give, by its clock and width. Absent where the driver does not tell. */
+  limit?: number
+  /** Why there are no figures: the memory that is free did not do. */
+  problem?: string
+}
+
+/** As tests/ptxsim calls its GPUs. */
+const SIMULATED = /^ptxsim /
+
+export async function checkGpuMemory({ machine }: Context): Promise<Finding> {
+  const readings: GpuReading[] = []
+  for (const gpu of usableGpus(machine)) readings.push(await readGpu(gpu))
+  if (readings.length === 0) return NO_GPU
+  const status = readings.some(({ problem }) => problem) ? 'warn' : 'ok'
+  return { status, text: readings.map(describeReading).join('; '), readings }
+}
+
+async function readGpu(gpu: ReturnType<typeof usableGpus>[number]): Promise<GpuReading> {
+  const { device, ordinal, name, memoryBandwidth } = gpu
+  try {
+    const { bytes, seconds } = await loadBinding().measureGpu(ordinal)
+    if (SIMULATED.test(name)) return { device, bytes, simulated: true }
+    const limit = memoryBandwidth > 0 ? { limit: memoryBandwidth } : {}
+    return { device, bytes, bytesPerSecond: bytes / seconds, ...limit }
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ERR_OUT_OF_MEMORY'))
+      throw error
+    return { device, problem: error.message }
+  }
+}
+
+export function describeReading(reading: GpuReading): string {
+  const { device, simulated, bytesPerSecond = 0, limit, problem } = reading
+  if (problem !== undefined) return `${device}: ${problem}`
+  const by = `read by matmul_row (Q4_K)`
+  if (simulated) {
+    return `${device} is simulated, so its speed says nothing: ${bytes(reading.bytes ?? 0)} ${by}`
+  }
+  const share = limit
+    ? `${Math.round((100 * bytesPerSecond) / limit)} % of the card's ${bytes(limit)}/s`
+    : 'the limit of the card is unknown'
+  return `${device}: ${bytes(bytesPerSecond)}/s ${by}, ${share}`
 }

@@ -10,7 +10,7 @@ import { packageRoot } from '#addon'
 import { loadModel } from '../index.js'
 import type { NativeMachine } from '../native/binding.js'
 import { loadBinding } from '../native/load.js'
-import { checkCuda, checkGpuModel } from './doctor-cuda.js'
+import { checkCuda, checkGpuMemory, checkGpuModel } from './doctor-cuda.js'
 import { DEFAULT_PROMPT, modelPath } from './options.js'
 import { bytes, styled } from './terminal.js'
 
@@ -58,6 +58,7 @@ const CHECKS: readonly Check[] = [
   { name: 'self-check', native: true, run: checkModel },
   { name: 'cuda', native: true, run: checkCuda },
   { name: 'cuda-check', native: true, run: checkGpuModel },
+  { name: 'cuda-memory', native: true, run: checkGpuMemory },
 ]
 
 export function addDoctorCommand(program: Command): void {

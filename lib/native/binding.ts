@@ -233,6 +233,16 @@ export interface NativeGpu {
   memory: number
   /** New enough. */
   usable: boolean
+  /** Bytes a second that its memory can give, by its clock and width; 0: the driver does not tell. */
+  memoryBandwidth: number
+}
+
+/** Weights read by the kernel that decoding one sequence reads them with. */
+export interface NativeReadSpeed {
+  /** Bytes of weights, each read once in a pass. */
+  bytes: number
+  /** Of a pass. */
+  seconds: number
 }
 
 export interface NativeMachine {
@@ -309,6 +319,8 @@ export interface Binding {
   ): NativeJob<NativeQuantized>
   /** Takes a fraction of a second: it measures. */
   examineMachine(): Promise<NativeMachine>
+  /** Of cuda:`ordinal`. */
+  measureGpu(ordinal: number): Promise<NativeReadSpeed>
   /** Writes the model `input` with an adapter in its weights; `output` appears when it is complete. */
   merge(
     input: string,

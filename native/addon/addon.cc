@@ -27,6 +27,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("merge", Napi::Function::New<merge>(env, "merge"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("examineMachine", Napi::Function::New<examine_machine>(env, "examineMachine"));
+  exports.Set("measureGpu", Napi::Function::New<measure_gpu>(env, "measureGpu"));
   exports.Set("isaTables", Napi::Function::New<isa_tables>(env, "isaTables"));
   return exports;
 }

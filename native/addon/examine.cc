@@ -27,6 +27,7 @@ class ExamineJob final : public Job {
       facts.Set("capability", gpu.capability);
       facts.Set("memory", double(gpu.memory));
       facts.Set("usable", gpu.usable);
+      facts.Set("memoryBandwidth", double(gpu.memory_bandwidth));
       gpus.Set(gpus.Length(), facts);
     }
     object.Set("gpus", gpus);
@@ -39,11 +40,35 @@ class ExamineJob final : public Job {
   Machine machine_;
 };
 
+class MeasureGpuJob final : public Job {
+ public:
+  explicit MeasureGpuJob(int ordinal) : ordinal_(ordinal) {}
+  void work() override { speed_ = measure_gpu(ordinal_); }
+  Napi::Value result(Napi::Env env) override {
+    const Napi::Object object = Napi::Object::New(env);
+    object.Set("bytes", double(speed_.bytes));
+    object.Set("seconds", speed_.seconds);
+    return object;
+  }
+
+ private:
+  const int ordinal_;
+  GpuReadSpeed speed_;
+};
+
 }  // namespace
 
 Napi::Value examine_machine(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     return info.Env().GetInstanceData<Background>()->start(info.Env(), std::make_shared<ExamineJob>());
+  });
+}
+
+Napi::Value measure_gpu(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const int ordinal = info[0].ToNumber().Int32Value();
+    return info.Env().GetInstanceData<Background>()->start(info.Env(),
+                                                           std::make_shared<MeasureGpuJob>(ordinal));
   });
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// examineMachine() of the addon.
+// examineMachine() and measureGpu() of the addon.
 #pragma once
 
 #include <napi.h>
@@ -7,5 +7,6 @@
 namespace maestrale {
 
 Napi::Value examine_machine(const Napi::CallbackInfo& info);
+Napi::Value measure_gpu(const Napi::CallbackInfo& info);
 
 }  // namespace maestrale

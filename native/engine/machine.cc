@@ -10,6 +10,7 @@
 #include "engine/memory_budget.h"
 #ifdef MAESTRALE_CUDA
 #include "cuda/device_list.h"
+#include "cuda/read_speed.h"
 #endif
 
 namespace maestrale {
@@ -22,8 +23,8 @@ void examine_gpus(Machine& machine) {
   const cuda::DeviceList list = cuda::list_devices();
   machine.cuda_version = list.driver_version;
   for (const cuda::DeviceFacts& device : list.devices)
-    machine.gpus.push_back(
-        {device.name, device.capability, device.memory, device.capability >= cuda::kOldestCapability});
+    machine.gpus.push_back({device.name, device.capability, device.memory,
+                            device.capability >= cuda::kOldestCapability, device.memory_bandwidth});
 #else
   (void)machine;
   count_cuda_devices();  // says why there are none
@@ -54,6 +55,17 @@ Machine examine_machine() {
     machine.cuda_problem = error.message();
   }
   return machine;
+}
+
+GpuReadSpeed measure_gpu(int ordinal) {
+#ifdef MAESTRALE_CUDA
+  const cuda::ReadSpeed speed = cuda::measure_read_speed(ordinal);
+  return {speed.bytes, speed.seconds};
+#else
+  (void)ordinal;
+  count_cuda_devices();  // says why there are none
+  return {};
+#endif
 }
 
 }  // namespace maestrale

@@ -9,10 +9,17 @@
 namespace maestrale {
 
 struct GpuFacts {
-  std::string name;     // as its maker calls it
-  int capability = 0;   // compute capability, 75 for 7.5
-  uint64_t memory = 0;  // bytes, used ones included
-  bool usable = false;  // new enough
+  std::string name;               // as its maker calls it
+  int capability = 0;             // compute capability, 75 for 7.5
+  uint64_t memory = 0;            // bytes, used ones included
+  bool usable = false;            // new enough
+  uint64_t memory_bandwidth = 0;  // bytes a second that its memory can give; 0: the driver does not tell
+};
+
+// Of the kernel that decoding reads weights with.
+struct GpuReadSpeed {
+  uint64_t bytes = 0;    // of weights, each read once in a pass
+  double seconds = 0.0;  // of a pass
 };
 
 struct Machine {
@@ -32,5 +39,9 @@ int count_cuda_devices();
 // Takes a fraction of a second and some hundred MB for a moment: call it on a thread of its own. Throws
 // Error{kOutOfMemory}.
 Machine examine_machine();
+
+// How fast cuda:ORDINAL reads weights. Takes a fraction of a second; throws Error{kDevice} or
+// Error{kOutOfMemory}.
+GpuReadSpeed measure_gpu(int ordinal);
 
 }  // namespace maestrale

@@ -7,6 +7,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test, vi } from 'vitest'
 
+import { describeReading, type GpuReading } from '../../lib/cli/doctor-cuda.js'
+
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 // Each runs a program that measures and loads models, on a machine that may be busy.
@@ -44,6 +46,7 @@ test('finds this machine in order', () => {
     'self-check',
     'cuda',
     'cuda-check',
+    'cuda-memory',
   ])
   expect(checks.filter((check) => check.status === 'fail')).toEqual([])
   expect(find('self-check')?.isas).toEqual(find('kernels')?.isas)
@@ -106,6 +109,33 @@ describe.skipIf(!existsSync(simulator))('on a simulated GPU', () => {
     for (const error of Object.values(errors)) expect(error).toBeGreaterThan(0)
   })
 
+  test('reads its memory, and says that this is no speed of a GPU', () => {
+    const { find } = withGpu('memclock=9751000,buswidth=384')
+    expect(find('cuda')?.devices).toMatchObject([{ memoryBandwidth: 936.096e9 }])
+    const { status, text, readings } = find('cuda-memory') as Check & { readings: GpuReading[] }
+    expect(status).toBe('ok')
+    expect(text).toMatch(
+      /^cuda:0 is simulated, so its speed says nothing: [\d.]+ MB read by matmul_row \(Q4_K\)$/,
+    )
+    expect(readings).toEqual([{ device: 'cuda:0', bytes: expect.any(Number), simulated: true }])
+    expect(readings[0]?.bytes).toBeGreaterThanOrEqual(2 ** 20)
+  })
+
+  test('says in one line why its memory could not be read', () => {
+    const { ok, find } = withGpu('memory=100m,l2=64m,devices=2')
+    expect(ok).toBe(true)
+    const problem = (device: string) =>
+      new RegExp(
+        `${device}: the GPU has \\d+ MiB free, but reading past its cache of 64 MiB takes 512`,
+      )
+    expect(find('cuda-check')?.status).toBe('ok')
+    expect(find('cuda-memory')).toMatchObject({
+      status: 'warn',
+      text: expect.stringMatching(problem('cuda:0')),
+    })
+    expect(find('cuda-memory')?.text).toMatch(problem('cuda:1'))
+  })
+
   test('says how many layers a small GPU holds', () => {
     expect(withGpu('memory=3g').find('cuda')?.text).toContain(
       'holds about 16 of the 32 layers of a 7B model in Q4_K_M',
@@ -125,6 +155,7 @@ describe.skipIf(!existsSync(simulator))('on a simulated GPU', () => {
     expect(ok).toBe(true)
     expect(find('cuda')).toMatchObject({ status, text: expect.stringMatching(text) })
     expect(find('cuda-check')?.status).toBe('none')
+    expect(find('cuda-memory')?.status).toBe('none')
   })
 
   test('a GPU that fails is a failure', () => {
@@ -132,6 +163,15 @@ describe.skipIf(!existsSync(simulator))('on a simulated GPU', () => {
     expect([ok, status]).toEqual([false, 1])
     expect(find('cuda-check')).toMatchObject({ status: 'fail', code: 'ERR_DEVICE' })
   })
+})
+
+test('a GPU is held to the limit of its card where the driver tells it', () => {
+  const reading: GpuReading = { device: 'cuda:0', bytes: 2.5e8, bytesPerSecond: 812e9 }
+  const read = 'cuda:0: 812 GB/s read by matmul_row (Q4_K)'
+  expect(describeReading({ ...reading, limit: 936.096e9 })).toBe(
+    `${read}, 87 % of the card's 936 GB/s`,
+  )
+  expect(describeReading(reading)).toBe(`${read}, the limit of the card is unknown`)
 })
 
 test('says why the addon does not load', () => {

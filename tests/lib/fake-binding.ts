@@ -165,6 +165,9 @@ export class FakeEngine {
     examineMachine: async () => {
       throw new Error('there is no machine')
     },
+    measureGpu: async () => {
+      throw new Error('there is no GPU')
+    },
     merge: () => {
       throw new Error('the fake engine writes no files')
     },

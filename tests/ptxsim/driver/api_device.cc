@@ -33,11 +33,11 @@ int attribute(const Settings& s, int which, int* value) {
     case 82: *value = 65536; break;      // registers of a block, of a multiprocessor
     case 13: *value = 1'500'000; break;  // kHz
     case 16: *value = s.sms; break;
-    case 18: *value = 0; break;          // integrated
-    case 31: *value = 1; break;          // concurrent kernels
-    case 36: *value = 7'000'000; break;  // memory clock, kHz
-    case 37: *value = 256; break;        // bus width, bits
-    case 38: *value = 4 << 20; break;    // L2
+    case 18: *value = 0; break;  // integrated
+    case 31: *value = 1; break;  // concurrent kernels
+    case 36: *value = s.memory_clock; return s.memory_clock < 0 ? kInvalidValue : kSuccess;
+    case 37: *value = s.bus_width; break;
+    case 38: *value = int(s.l2_cache); break;
     case 39: *value = threads_per_sm(s.cc); break;
     case 41: *value = 1; break;  // unified addressing
     case 75: *value = s.cc / 10; break;

@@ -84,6 +84,12 @@ void Driver::configure(const std::string& text) {
       settings.memory = parse_bytes(value);
     else if (key == "sms")
       settings.sms = std::stoi(value);
+    else if (key == "memclock")
+      settings.memory_clock = std::stoi(value);
+    else if (key == "buswidth")
+      settings.bus_width = std::stoi(value);
+    else if (key == "l2")
+      settings.l2_cache = parse_bytes(value);
     else if (key == "seed")
       o.seed = std::stoull(value), random.seed(o.seed);
     else if (key == "driver")

@@ -26,6 +26,9 @@ struct Settings {
   int cc = 80;  // 75, 80, 86, 89, 90, 100, 120
   uint64_t memory = uint64_t{8} << 30;
   int sms = 16;
+  int memory_clock = 7'000'000;           // kHz; below 0 the attribute is not there
+  int bus_width = 256;                    // bits
+  uint64_t l2_cache = uint64_t{4} << 20;  // bytes
   int driver_version = 13000;
   int devices = 1;
   bool eager = false;  // run at once instead of at the next synchronisation
