@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/integer.h"
+
 namespace maestrale {
 
 class ThreadPool {
@@ -84,7 +86,7 @@ class ThreadPool {
     Share(ThreadPool& pool, int ticket, int worker, int64_t n_, int64_t grain_)
         : n(n_),
           grain(grain_),
-          pieces((n_ + grain_ - 1) / grain_),
+          pieces(ceil_div(n_, grain_)),
           dealt(pieces * 3 / 4 / pool.size_),
           own_begin(worker * dealt),
           own_end(own_begin + dealt),
