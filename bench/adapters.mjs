@@ -3,7 +3,8 @@
 // turn, in one process; appended to bench/results/adapters.csv. Each run with an adapter is compared with the mean of
 // the runs without before and after it: `cost_percent` is the median of that, half of the runs lie between `cost_low`
 // and `cost_high`. `noise_percent` is what two runs without an adapter in a row differ by, the median.
-//   node bench/adapters.mjs --model 7b.gguf [--rank 16] [--gen 16] [--repeats 10] [--cases bf16,f32] [--threads N]
+//   node bench/adapters.mjs --model 7b.gguf [--device cuda] [--rank 16] [--gen 16] [--repeats 10] [--cases bf16,f32]
+//     [--threads N]
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,6 +25,7 @@ const COLUMNS = [
 const { values: options } = parseArgs({
   options: {
     model: { type: 'string' },
+    device: { type: 'string', default: 'cpu' },
     rank: { type: 'string', default: '16' },
     gen: { type: 'string', default: '16' },
     repeats: { type: 'string', default: '10' },
@@ -34,7 +36,7 @@ const { values: options } = parseArgs({
 })
 if (!options.model) {
   console.error(
-    'usage: adapters.mjs --model FILE [--rank N] [--gen N] [--repeats N] [--cases NAME,...] [--threads N] [--out FILE]',
+    'usage: adapters.mjs --model FILE [--device NAME] [--rank N] [--gen N] [--repeats N] [--cases NAME,...] [--threads N] [--out FILE]',
   )
   process.exit(2)
 }
@@ -67,7 +69,7 @@ async function step(model, adapters) {
 const names = options.cases?.split(',') ?? Object.keys(CASES)
 const used = new Set(names.flatMap((name) => CASES[name]))
 const directory = mkdtempSync(join(tmpdir(), 'maestrale-bench-'))
-const model = await loadModel(options.model, { threads, contextLength: 64 })
+const model = await loadModel(options.model, { device: options.device, threads, contextLength: 64 })
 const rows = []
 try {
   const sizes = {}
@@ -95,7 +97,7 @@ try {
       isa: model.info.isa,
       threads,
       model: model.info.name,
-      command: `bench/adapters.mjs --rank ${rank} --gen ${gen} --repeats ${repeats}`,
+      command: `bench/adapters.mjs --device ${options.device} --rank ${rank} --gen ${gen} --repeats ${repeats}`,
       commit: commit(),
       rank,
       adapters: name,
