@@ -248,7 +248,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
 }
 
-static void check_launches(const char* name) {
+static void check_launches(const char* name, bool mixes) {
   use_simulator("cc=80,races=0,initcheck=0");  // it reads keys that nobody wrote
   const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
@@ -266,12 +266,22 @@ static void check_launches(const char* name) {
       launches += std::atoi(report.c_str() + at + key.size());
     return launches;
   };
+  int mixed = 0;  // layers whose values have weights of another type than queries and keys
+  for (int layer = 0; layer < config.n_layers; ++layer) {
+    const std::string block = "blk." + std::to_string(layer);
+    mixed += header.find_tensor(block + ".attn_v.weight")->type !=
+             header.find_tensor(block + ".attn_q.weight")->type;
+  }
+  CHECK_EQ(mixed > 0, mixes);
   // Before the layers the embedding, behind them the rows wanted, their norm and the output.
-  CHECK_EQ(launches_of_step(5), 8 * config.n_layers + 4);
+  CHECK_EQ(launches_of_step(5), 8 * config.n_layers + mixed + 4);
   // Where the keys are divided among blocks, their results are put together.
-  CHECK_EQ(launches_of_step(700), 9 * config.n_layers + 4);
+  CHECK_EQ(launches_of_step(700), 9 * config.n_layers + mixed + 4);
 }
 
-TEST("cuda: a decoding step takes eight launches a layer where the weights of a layer are of one type") {
-  for (const char* name : {"hd128-q6_k", "hd128-bf16"}) check_launches(name);
+TEST(
+    "cuda: a decoding step takes eight launches a layer, and one more where values have a type of their "
+    "own") {
+  for (const char* name : {"hd128-q6_k", "hd128-bf16"}) check_launches(name, false);
+  check_launches("hd128-q4_k_m", true);
 }
