@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // From measured values to published figures: statistics, the machine's limits, targets, CSV files.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
-import { appendCsv, readCsv } from '../../bench/common.mjs'
+import { appendCsv, readCsv, root } from '../../bench/common.mjs'
 import { decodeLimit, modelCost, prefillLimit, quantizedCost } from '../../bench/limits.mjs'
 import { parseMachineTicks, parseProcessTicks, percentElsewhere } from '../../bench/measure.mjs'
 import { adapterCost, median, percentile, rate, rateTogether } from '../../bench/statistics.mjs'
@@ -172,5 +172,27 @@ describe('CSV', () => {
     appendCsv(path, ['a', 'b'], [{ a: 1, b: 2 }])
     expect(() => appendCsv(path, ['a', 'c'], [{ a: 1 }])).toThrow('other columns')
     expect(readCsv(join(folder, 'none.csv'))).toEqual([])
+  })
+})
+
+describe('GPUs', () => {
+  const results = join(root, 'bench', 'results')
+
+  test('what their data sheets allow is called a projection, and is what their memory takes', () => {
+    const rows = readCsv(join(results, 'cuda-projection.csv'))
+    expect(rows.length).toBeGreaterThan(20)
+    for (const { kind, memory_gb_s, gigabytes_read, step_ms_at_least } of rows) {
+      expect(kind).toBe('projected; not measured')
+      const milliseconds = (1000 * Number(gigabytes_read)) / Number(memory_gb_s)
+      expect(Number(step_ms_at_least) / milliseconds).toBeCloseTo(1, 2)
+    }
+  })
+
+  // A device's `isa` is its architecture; a row of the simulated one would look like a measurement.
+  test('no measured figure is of one, since none has been at hand', () => {
+    const files = readdirSync(results).filter((name) => !name.startsWith('cuda-'))
+    const devices = files.flatMap((name) => readCsv(join(results, name)).map(({ isa }) => isa))
+    expect(devices.length).toBeGreaterThan(100)
+    expect(devices.filter((isa) => isa.startsWith('sm_'))).toEqual([])
   })
 })
