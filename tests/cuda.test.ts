@@ -124,6 +124,22 @@ describe.skipIf(!(await isUsable()))('cuda', { timeout: 120_000 }, () => {
       expect(logits).toEqual(alone[1])
     })
 
+    test('pages of a beginning that was computed before are used again, for the same text', async () => {
+      const long = [1, ...Array.from({ length: 150 }, (_, i) => 20 + ((7 * i) % 400))]
+      const first = await model.generate(long, { ...greedy, seed: 1 })
+      const again = await model.generate(long, { ...greedy, seed: 1 })
+      expect([first.usage.cachedTokens, again.usage.cachedTokens]).toEqual([0, 128])
+      expect(again.tokens).toEqual(first.tokens)
+    })
+
+    test('scores are those of the CPU', async () => {
+      await using cpu = await load(mini, { device: 'cpu' })
+      const tokens = model.tokenizer.encode(prompt)
+      const [got, want] = [await model.score(tokens), await cpu.score(tokens)]
+      expect(got.perplexity / want.perplexity).toBeCloseTo(1, 2)
+      expect(got.logprobs).toHaveLength(tokens.length - 1)
+    })
+
     test('an abort in the middle of a prompt frees its pages', async () => {
       const controller = new AbortController()
       const run = model.generate(new Array(400).fill(5), { ...greedy, signal: controller.signal })
