@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/gemm_tile.h"
+#include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_avx512bf16.h"
 

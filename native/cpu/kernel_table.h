@@ -6,7 +6,7 @@
 
 #include "backend/kv_config.h"
 #include "cpu/attention_tile.h"
-#include "cpu/gemm_tile.h"
+#include "cpu/gemm.h"
 #include "cpu/kernels.h"
 #include "cpu/vector_ops.h"
 
