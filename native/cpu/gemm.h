@@ -42,13 +42,17 @@ struct TilePlace {
   int64_t unit, units;
 };
 
-// What to fetch while a tile is computed: from `next` on for its first panel, `stride` bytes on for its
-// second; one part in `parts` of as many bytes as the tile reads of weights.
+// What to fetch while a tile is computed, one part in `parts` of as many bytes as the tile reads of weights.
 struct FetchPlace {
-  const std::byte* next;
-  int64_t stride;
+  Upcoming upcoming;
   int parts;
 };
+
+// What comes up `offset` bytes into stretches of `length` bytes that begin at `first` and lie `stride` apart.
+inline Upcoming stretches(const std::byte* first, int64_t stride, int64_t length, int64_t offset = 0) {
+  const int64_t rest = offset % length;
+  return {first + offset / length * stride + rest, length - rest, length, stride - length};
+}
 
 // One tile of C rows. Sums that are not complete when the tile ends, or begins, are kept in job.partial. The
 // last of an odd number of panels is its own partner.
@@ -56,6 +60,7 @@ template <class V, class Fmt, int C>
 [[gnu::noinline]] void gemm_rows(const GemmJob& job, const TilePlace& tile, const FetchPlace& fetch) {
   constexpr int R = V::kTilePanels;
   static_assert(R <= 2);
+  using RowsTile = Tile<V, Fmt, R, C, false>;
   alignas(64) float own[C * R * kPanelRows];
   const bool whole = tile.units == job.units;
   float* const sums =
@@ -66,19 +71,22 @@ template <class V, class Fmt, int C>
   for (int c = 0; c < C; ++c)
     x[c] = job.x + (tile.row + c) * job.x_stride + tile.unit * activation_bytes<Fmt>();
   const int panels = job.n_panels - tile.panel < R ? 1 : R;
-  Tile<V, Fmt, R, C>::run(job.panels + tile.panel * job.panel_stride + tile.unit * Fmt::kBytes,
-                          panels == R ? job.panel_stride : 0, x, tile.units,
-                          {fetch.next, fetch.stride, Tile<V, Fmt, R, C>::kPieceBytes / fetch.parts}, sums);
+  RowsTile::run(job.panels + tile.panel * job.panel_stride + tile.unit * Fmt::kBytes,
+                panels == R ? job.panel_stride : 0, x, tile.units,
+                {fetch.upcoming, RowsTile::kFetchBytes / fetch.parts}, sums);
   if (tile.unit + tile.units < job.units) return;
   for (int c = 0; c < C; ++c)
     for (int r = 0; r < panels; ++r)
       store_outputs<V>(job, tile.panel + r, tile.row + c, V::load(sums + kPanelRows * (c * R + r)));
 }
 
+// More rows than a tile takes, in as few groups as possible and of nearly equal size: none is smaller than
+// half a tile.
 template <class V, class Fmt>
 [[gnu::noinline]] void gemm_tile(const GemmJob& job, const TilePlace& tile, const FetchPlace& fetch) {
-  unroll<V::kTileRows>([&]<int i>() {
-    if (tile.rows == i + 1) gemm_rows<V, Fmt, i + 1>(job, tile, fetch);
+  constexpr int kFewest = (V::kTileRows + 1) / 2;
+  unroll<V::kTileRows - kFewest + 1>([&]<int i>() {
+    if (tile.rows == kFewest + i) gemm_rows<V, Fmt, kFewest + i>(job, tile, fetch);
   });
 }
 
@@ -100,11 +108,12 @@ void gemm_streaming(const GemmJob& job, int groups) {
       const std::byte* next = end < job.units            ? weights_at<Fmt>(job, panel, end)
                               : panel + R < job.n_panels ? weights_at<Fmt>(job, panel + R, 0)
                                                          : job.next_panel;
+      const int64_t length = (end - unit) * Fmt::kBytes;
       for (int g = 0, row = 0; g < groups; ++g) {
         const TilePlace tile{panel, row, (job.n_rows - row) / (groups - g), unit, end - unit};
-        FetchPlace fetch{next ? next : job.panels, job.panel_stride, groups};
-        fetch.next += g * tile.units * Fmt::kBytes / groups;
-        gemm_tile<V, Fmt>(job, tile, fetch);
+        gemm_tile<V, Fmt>(
+            job, tile,
+            {stretches(next ? next : job.panels, job.panel_stride, length, g * R * length / groups), groups});
         row += tile.rows;
       }
     }
@@ -120,30 +129,55 @@ void gemm_resident(const GemmJob& job, int groups) {
   const int64_t pieces = job.partial ? ceil_div(job.n_panels * job.units * Fmt::kBytes, kResidentBytes) : 1;
   for (int64_t piece = 0; piece < pieces; ++piece) {
     const int64_t unit = job.units * piece / pieces, end = job.units * (piece + 1) / pieces;
+    const int64_t length = (end - unit) * Fmt::kBytes;
     for (int g = 0, row = 0; g < groups; ++g) {
       const int rows = (job.n_rows - row) / (groups - g);
       for (int panel = 0; panel < job.n_panels; panel += R) {
-        FetchPlace fetch{job.panels, 0, 1};
-        if (g == 0) {  // these weights come from memory
+        Upcoming upcoming = stretches(job.panels, 0, length);  // nothing: they are cached
+        if (g == 0) {                                          // these weights come from memory
           const std::byte* next = panel + R < job.n_panels ? weights_at<Fmt>(job, panel + R, unit)
                                   : end < job.units        ? weights_at<Fmt>(job, 0, end)
                                                            : job.next_panel;
-          fetch = {next ? next : job.panels, job.panel_stride, 1};
+          upcoming = stretches(next ? next : job.panels, job.panel_stride, length);
         } else if (g + 1 < groups && panel == 0) {
-          fetch = {job.x + (row + rows) * job.x_stride + unit * activation_bytes<Fmt>(),
-                   rows / R * job.x_stride, 1};
+          upcoming = stretches(job.x + (row + rows) * job.x_stride + unit * activation_bytes<Fmt>(),
+                               job.x_stride, (end - unit) * activation_bytes<Fmt>());
         }
-        gemm_tile<V, Fmt>(job, {panel, row, rows, unit, end - unit}, fetch);
+        gemm_tile<V, Fmt>(job, {panel, row, rows, unit, end - unit}, {upcoming, 1});
       }
       row += rows;
     }
   }
 }
 
-// Groups of at most kTileRows rows, of nearly equal size.
+// So few rows wait for memory, not for arithmetic: their tiles are one panel wide, which makes all that a
+// thread reads one stream, and fetch what they read themselves, kNearBytes ahead.
+template <class V, class Fmt, int C>
+[[gnu::noinline]] void gemm_near(const GemmJob& job) {
+  using RowsTile = Tile<V, Fmt, 1, C, true>;
+  const int64_t length = job.units * Fmt::kBytes;
+  const std::byte* x[C];
+  for (int c = 0; c < C; ++c) x[c] = job.x + c * job.x_stride;
+  for (int panel = 0; panel < job.n_panels; ++panel) {
+    const std::byte* w = job.panels + panel * job.panel_stride;
+    const std::byte* next = panel + 1 < job.n_panels ? w + job.panel_stride : job.next_panel;
+    const Upcoming upcoming = stretches(w, (next ? next : w) - w, length, kNearBytes);
+    alignas(64) float sums[C * kPanelRows] = {};
+    RowsTile::run(w, 0, x, job.units, {upcoming, RowsTile::kFetchBytes}, sums);
+    for (int c = 0; c < C; ++c) store_outputs<V>(job, panel, c, V::load(sums + kPanelRows * c));
+  }
+}
+
 template <class V, class Fmt>
 void gemm(const GemmJob& job) {
-  const int groups = (job.n_rows + V::kTileRows - 1) / V::kTileRows;
+  constexpr int kMostNear = kNearRows < V::kTileRows ? kNearRows : V::kTileRows;
+  if (job.n_rows <= kMostNear) {
+    unroll<kMostNear>([&]<int i>() {
+      if (job.n_rows == i + 1) gemm_near<V, Fmt, i + 1>(job);
+    });
+    return;
+  }
+  const int groups = int(ceil_div(job.n_rows, V::kTileRows));
   if (job.n_rows >= kResidentRows)
     gemm_resident<V, Fmt>(job, groups);
   else

@@ -33,14 +33,21 @@ template <int N, class Fn>
   (std::make_integer_sequence<int, N>{});
 }
 
-// Brings what is multiplied next into the second-level cache: R streams, `stride` bytes apart, `bytes` of
-// each in a piece of a unit, a line after every other step. All at once they would fill the buffers that
-// loads wait in, and memory would idle between the bursts. Where `bytes` is no multiple of a line, the last
-// line is the first of the next piece.
-template <class V, int R, int64_t bytes>
-struct Prefetch {
+// What a thread will read next, in that order: stretches of `length` bytes, of the first of which `left` are
+// due from `next` on; from the end of one to the beginning of the following it is `gap` bytes.
+struct Upcoming {
   const std::byte* next;
-  int64_t stride;
+  int64_t left, length, gap;
+};
+
+// Brings what comes up into the caches while a tile is computed: `bytes` in a piece of a unit, a line after
+// every other step. All at once they would fill the buffers that loads wait in, and memory would idle between
+// the bursts. A thread fetches one stretch after the other, as memory likes it, also where its tile reads two
+// panels side by side. Where `bytes` is no multiple of a line, the last line is the first of the next piece;
+// likewise the end of a stretch is found at the end of a piece only.
+template <class V, int64_t bytes, bool kNear>
+struct Prefetch {
+  Upcoming upcoming;
   int64_t step;  // from what a piece fetches to what the next one does: `bytes`, or less to fetch more slowly
 
   // What is due at step `step` of `steps` of a piece.
@@ -49,10 +56,20 @@ struct Prefetch {
     constexpr int kLines = ceil_div(bytes, 64);
     constexpr int kFirst = kLines * step / steps, kEnd = kLines * (step + 1) / steps;
     unroll<kEnd - kFirst>([&]<int i>() __attribute__((always_inline)) {
-      for (int r = 0; r < R; ++r) V::prefetch(next + r * stride + 64 * (kFirst + i));
+      const std::byte* line = upcoming.next + 64 * (kFirst + i);
+      if constexpr (kNear)
+        V::prefetch_near(line);
+      else
+        V::prefetch(line);
     });
   }
-  [[gnu::always_inline]] void advance() { next += step; }
+  [[gnu::always_inline]] void advance() {
+    upcoming.next += step;
+    upcoming.left -= step;
+    if (upcoming.left > 0) return;
+    upcoming.next += upcoming.gap;
+    upcoming.left = upcoming.length;
+  }
 };
 
 // R panels times C rows; w[r] and x[c] are the starts of the panels and of the activation rows. sums (C, R,
@@ -62,7 +79,9 @@ struct Prefetch {
 // product needs a load of its own. The code of a unit is a loop over pieces, since caches of instructions
 // count: the weights that pass through the second-level cache push the code out of it, and where that
 // includes what lies in the first level (Zen), a unit of unrolled code would be fetched again and again.
-template <class V, class Fmt, int R, int C>
+//
+// kNear: what is fetched will be read by this very tile, and belongs in the first-level cache.
+template <class V, class Fmt, int R, int C, bool kNear>
 struct Tile {
   using F = typename V::F;
   using I = typename V::I;
@@ -70,8 +89,8 @@ struct Tile {
     if constexpr (Fmt::kItems == 256) return Fmt::kItems / (Fmt::kSubItems * Fmt::kGroup);
     return Fmt::kItems == 128 ? 2 : 1;
   }
-  static constexpr int64_t kPieceBytes = Fmt::kBytes / pieces();
-  using Fetch = Prefetch<V, R, kPieceBytes>;
+  static constexpr int64_t kFetchBytes = R * Fmt::kBytes / pieces();  // as many as a piece reads
+  using Fetch = Prefetch<V, kFetchBytes, kNear>;
   using Units = const std::byte* const (&)[R];  // the same unit of each panel
 
   [[gnu::always_inline]] static void run(const std::byte* panels, int64_t panel_stride,

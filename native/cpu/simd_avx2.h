@@ -180,6 +180,7 @@ struct V {
     return {lookup_half(table, index.lo), lookup_half(table, index.hi)};
   }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
+  static void prefetch_near(const void* p) { asm volatile("prefetcht0 %0" : : "m"(*(const char*)p)); }
 
  private:
   // Bytes whose index has the top bit set become 0.

@@ -114,6 +114,7 @@ struct V {
     asm("" : "+v"(x));
   }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
+  static void prefetch_near(const void* p) { asm volatile("prefetcht0 %0" : : "m"(*(const char*)p)); }
 
  private:
   static __m256 upper(F x) { return _mm512_extractf32x8_ps(x, 1); }

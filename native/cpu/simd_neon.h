@@ -181,6 +181,7 @@ struct V {
             lookup_halves_quad(table, index.q2), lookup_halves_quad(table, index.q3)};
   }
   static void prefetch(const void* p) { asm volatile("prfm pldl2keep, %0" : : "Q"(*(const char*)p)); }
+  static void prefetch_near(const void* p) { asm volatile("prfm pldl1keep, %0" : : "Q"(*(const char*)p)); }
 
  private:
   // fn on each of the four registers of its arguments; a template argument, so that it is always inlined.

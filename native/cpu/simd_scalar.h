@@ -224,7 +224,8 @@ struct V {
     });
   }
   // Assembly in the other files: GCC takes a function that only prefetches for pure and drops its calls.
-  static void prefetch(const void*) {}
+  static void prefetch(const void*) {}       // into the second-level cache
+  static void prefetch_near(const void*) {}  // into the first-level cache
 
  private:
   template <class T>
