@@ -62,10 +62,10 @@ export function buildBenchmark(target) {
   return join(buildFolder, 'bench', 'kernels', target)
 }
 
-/** What the machine can do at this moment: see bench/kernels/probe.cc. */
-export function probe(threads) {
-  const output = execFileSync(buildBenchmark('maestrale_probe'), threads ? [String(threads)] : [])
-  return JSON.parse(output.toString())
+/** What the machine can do at this moment, or of that only what memory can do: see bench/kernels/probe.cc. */
+export function probe(threads, only = '') {
+  const args = [String(threads ?? availableParallelism()), only]
+  return JSON.parse(execFileSync(buildBenchmark('maestrale_probe'), args).toString())
 }
 
 const quote = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value)

@@ -14,6 +14,24 @@ export function percentile(values, percent) {
 }
 
 /**
+ * Figures of two sides that took turns, and of the limit at each turn: medians of all, the median of the ratios
+ * within a turn and that of the shares of its limit. A machine that changes between turns changes neither.
+ */
+export function compareTurns(turns) {
+  const middle = (pick) => {
+    const values = turns.map(pick).filter((value) => Number.isFinite(value))
+    return values.length > 0 ? median(values) : undefined
+  }
+  return {
+    ours: middle(({ ours }) => ours),
+    theirs: middle(({ theirs }) => theirs),
+    limit: middle(({ limit }) => limit),
+    ratio: middle(({ ours, theirs }) => ours / theirs),
+    share: middle(({ ours, limit }) => ours / limit),
+  }
+}
+
+/**
  * What an adapter costs, in percent: times with it, each between two without. A slow drift of the machine cancels.
  * `middle`, `low`, `high`: median and quartiles; `noise`: the median difference of neighbours without.
  */

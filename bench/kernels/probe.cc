@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // What this machine can do at most, with which every benchmark of the same run is compared: clock,
 // multiply-adds a second of the widest integer dot product and of binary32 FMA on one and on all cores, and
-// memory read bandwidth. Prints one JSON object.   maestrale_probe [threads]
+// memory read bandwidth. Prints one JSON object; with "memory" only what may change from second to second.
+//   maestrale_probe [threads] [memory]
 #include <immintrin.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <memory>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "cpu/bandwidth.h"
+
+using namespace maestrale;
 
 namespace {
 
@@ -94,49 +96,54 @@ double best_together(int threads, Probe probe) {
   return best;
 }
 
-// Best of five passes over 1 GiB a thread, in GB/s.
-double read_bandwidth(int threads) {
-  const size_t bytes = size_t(1) << 30;
-  char* data = static_cast<char*>(
-      mmap(nullptr, bytes * size_t(threads), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (data == MAP_FAILED) return 0;
-  madvise(data, bytes * size_t(threads), MADV_HUGEPAGE);
-  std::memset(data, 1, bytes * size_t(threads));
-  double best = 0;
-  for (int pass = 0; pass < 5; ++pass) {
-    const double start = seconds();
-    together(threads, [&, next = std::make_shared<std::atomic<int>>(0)] {
-      const char* p = data + bytes * size_t(next->fetch_add(1));
-      for (size_t i = 0; i < bytes; i += 256)
-        asm volatile(
-            "vmovdqa (%0),%%ymm0\nvmovdqa 64(%0),%%ymm1\nvmovdqa 128(%0),%%ymm2\nvmovdqa 192(%0),%%ymm3\n"
-            :
-            : "r"(p + i)
-            : "xmm0", "xmm1", "xmm2", "xmm3");
-      return 0.0;
-    });
-    best = std::max(best, double(bytes) * threads / (seconds() - start) / 1e9);
+double read_gbs(int threads) { return read_bandwidth(threads, uint64_t(threads) << 30) / 1e9; }
+
+// Nanoseconds until a cache line that another core has written is here, and back again. Where the cores share
+// a cache it is short, and then they may share its way to memory as well: a virtual machine whose cores are
+// moved about reads with one bandwidth or the other.
+double core_round_trip() {
+  constexpr int kTrips = 100000;
+  struct alignas(128) Line {
+    std::atomic<int> trip{0};
+  } there, back;
+  std::thread other([&] {
+    for (int i = 1; i <= kTrips; ++i) {
+      while (there.trip.load(std::memory_order_acquire) != i) {
+      }
+      back.trip.store(i, std::memory_order_release);
+    }
+  });
+  const double start = seconds();
+  for (int i = 1; i <= kTrips; ++i) {
+    there.trip.store(i, std::memory_order_release);
+    while (back.trip.load(std::memory_order_acquire) != i) {
+    }
   }
-  munmap(data, bytes * size_t(threads));
-  return best;
+  const double elapsed = seconds() - start;
+  other.join();
+  return elapsed / kTrips * 1e9;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : maestrale::available_cpus();
-  const bool vnni = __builtin_cpu_supports("avx512vnni"), avx512 = __builtin_cpu_supports("avx512f");
-  // Multiply-adds an instruction: 64 a zmm vpdpbusd, 32 a ymm vpmaddubsw, 16 or 8 an FMA.
-  const double int8_one = vnni ? 64 * vnni512() : 32 * maddubs256();
-  const double int8_all =
-      vnni ? 64 * best_together(threads, vnni512) : 32 * best_together(threads, maddubs256);
-  const bool bf16 = __builtin_cpu_supports("avx512bf16");
-  const double bf16_all = bf16 ? 32 * best_together(threads, bf16_512) : 0;  // 32 multiply-adds a zmm
-  const double f32_all = avx512 ? 16 * best_together(threads, fma512) : 8 * best_together(threads, fma256);
-  std::printf(
-      "{\"threads\": %d, \"clockGHz\": %.2f, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, "
-      "\"bf16Gmacs\": %.0f, \"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f, \"readGBs\": %.1f}\n",
-      threads, clock_ghz(), int8_one, int8_all, bf16_all, f32_all, read_bandwidth(1),
-      read_bandwidth(threads));
+  const int threads = argc > 1 ? std::atoi(argv[1]) : available_cpus();
+  std::printf("{\"threads\": %d", threads);
+  if (argc < 3 || std::string_view(argv[2]) != "memory") {
+    const bool vnni = __builtin_cpu_supports("avx512vnni"), avx512 = __builtin_cpu_supports("avx512f");
+    // Multiply-adds an instruction: 64 a zmm vpdpbusd, 32 a ymm vpmaddubsw, 16 or 8 an FMA.
+    const double int8_one = vnni ? 64 * vnni512() : 32 * maddubs256();
+    const double int8_all =
+        vnni ? 64 * best_together(threads, vnni512) : 32 * best_together(threads, maddubs256);
+    const bool bf16 = __builtin_cpu_supports("avx512bf16");
+    const double bf16_all = bf16 ? 32 * best_together(threads, bf16_512) : 0;  // 32 multiply-adds a zmm
+    const double f32_all = avx512 ? 16 * best_together(threads, fma512) : 8 * best_together(threads, fma256);
+    std::printf(
+        ", \"clockGHz\": %.2f, \"int8GmacsOneCore\": %.0f, \"int8Gmacs\": %.0f, \"bf16Gmacs\": %.0f, "
+        "\"f32Gmacs\": %.0f, \"readGBsOneCore\": %.1f",
+        clock_ghz(), int8_one, int8_all, bf16_all, f32_all, read_gbs(1));
+  }
+  std::printf(", \"readGBs\": %.1f, \"coreRoundTripNs\": %.0f}\n", read_gbs(threads),
+              threads > 1 ? core_round_trip() : 0.0);
   return 0;
 }

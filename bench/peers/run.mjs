@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures maestrale and node-llama-cpp side by side on one file, each in processes of its own, in turn,
-// with the machine's limits probed in the same run, and appends the figures to bench/results/peers.csv.
+// Measures maestrale and node-llama-cpp side by side on one file. Each has a process of its own, and they take
+// turns, with what memory can do probed before each: a virtual machine may read at one speed now and at
+// another in ten seconds. Appends medians over the turns to bench/results/peers.csv.
 //   npm install --prefix bench/peers
 //   node bench/peers/run.mjs --model 7b.gguf [--work short,concurrent,long,abandon] [--threads N]
 // --prefix COMMAND stands before each measuring process, e.g. 'taskset -c 0,1' or 'nice -n -10'.
-// Keep the machine otherwise idle: both engines use all cores.
+// Keep the machine otherwise idle: both engines use all cores. There must be memory for both models.
 import { statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -12,9 +13,11 @@ import { parseArgs } from 'node:util'
 
 import { appendCsv, CONTEXT_COLUMNS, probe, root, runContext } from '../common.mjs'
 import { decodeLimit, modelCost, prefillLimit } from '../limits.mjs'
-import { inspect, measure, warm } from '../measure.mjs'
+import { inspect, warm } from '../measure.mjs'
+import { compareTurns, median } from '../statistics.mjs'
 import { assess } from '../targets.mjs'
-import { CONTEXT, DECODE_STEPS } from './work.mjs'
+import { Side } from './side.mjs'
+import { DECODE_STEPS, WORK } from './work.mjs'
 
 const COLUMNS = [
   ...CONTEXT_COLUMNS,
@@ -30,7 +33,7 @@ const COLUMNS = [
     'note',
   ],
 ]
-const WORKS = Object.keys(CONTEXT)
+const WORKS = Object.keys(WORK)
 
 const { values: options } = parseArgs({
   options: {
@@ -54,46 +57,85 @@ const { config, ...file } = inspect(options.model)
 const cost = modelCost({ config, tensors: file.tensors })
 const fileSize = statSync(options.model).size
 
-/** Rows of one kind of work: [metric, unit, ours, theirs, limit, note]. `theirs` may be empty. */
-function figures(work, ours, theirs, limits) {
-  if (work === 'short') {
-    const middle = 8 + DECODE_STEPS / 2
-    return [
-      ['load', 'ms', ours.loadMs, theirs.loadMs],
-      ['prefill_512', 'tok/s', ours.prefill, theirs.prefill, prefillLimit(cost, limits, 512)],
-      ['decode_1', 'tok/s', ours.decode, theirs.decode, decodeLimit(cost, limits, 1, middle)],
-      ['ttft_16', 'ms', ours.ttft16, theirs.ttft16],
-      ['peak_memory', 'x', ours.peakBytes / fileSize, theirs.peakBytes / fileSize, 1],
-    ]
-  }
-  if (work === 'concurrent') {
-    const rows = [8, 16].map((n) => {
-      const [mine, other] = [ours[n].tokensPerSecond, theirs[n]?.tokensPerSecond]
-      return [`decode_${n}`, 'tok/s', mine, other, decodeLimit(cost, limits, n, 32)]
+// What the machine allows in the metrics that have a limit, from its probe.
+const LIMITS = {
+  prefill_512: (limits) => prefillLimit(cost, limits, 512),
+  prefill_4096: (limits) => prefillLimit(cost, limits, 4096),
+  decode_1: (limits) => decodeLimit(cost, limits, 1, 8 + DECODE_STEPS / 2),
+  decode_1_at_4096: (limits) => decodeLimit(cost, limits, 1, 4096),
+  decode_8: (limits) => decodeLimit(cost, limits, 8, 32),
+  decode_16: (limits) => decodeLimit(cost, limits, 16, 32),
+}
+const NOTES = {
+  prefill_4096: 'node-llama-cpp at 2048 tokens',
+  decode_1_at_4096: 'node-llama-cpp at 2048 tokens',
+  abandon_1000: 'node-llama-cpp: until another sequence can be computed',
+}
+
+/** The other side of --ours-only. */
+const NOBODY = {
+  opening: {},
+  measure: () => ({ elsewhere: 0 }),
+  end: () => ({}),
+}
+
+/** Both engines' `count` turns of a metric, the first to measure being the other one each time. */
+async function takeTurns(metric, count, ours, theirs) {
+  const turns = []
+  for (let turn = 0; turn < count; turn++) {
+    console.error(`${metric}, turn ${turn + 1} of ${count}`)
+    const memory = probe(options.threads, 'memory')
+    const order = turn % 2 === 0 ? [ours, theirs] : [theirs, ours]
+    const results = new Map()
+    for (const side of order) results.set(side, await side.measure(metric, turn))
+    const [mine, other] = [results.get(ours), results.get(theirs)]
+    turns.push({
+      ours: mine.figure,
+      theirs: other.figure,
+      limit: LIMITS[metric]?.({ ...limits, ...memory }),
+      delays: [mine.delay, other.delay],
+      elsewhere: Math.max(mine.elsewhere, other.elsewhere),
     })
-    return [
-      ...rows,
-      ['loop_delay_p99_8', 'ms', ours[8].delay.p99, theirs[8]?.delay.p99],
-      ['loop_delay_max_8', 'ms', ours[8].delay.max, theirs[8]?.delay.max],
-    ]
   }
-  if (work === 'long') {
-    const note = 'node-llama-cpp at 2048 tokens'
-    const limit = decodeLimit(cost, limits, 1, 4096)
-    return [
-      [
-        'prefill_4096',
-        'tok/s',
-        ours.prefill,
-        theirs.prefill,
-        prefillLimit(cost, limits, 4096),
-        note,
-      ],
-      ['decode_1_at_4096', 'tok/s', ours.decode, theirs.decode, limit, note],
-    ]
+  return turns
+}
+
+/** Rows of one kind of work: [metric, unit, what compareTurns() tells, CPU time elsewhere in percent]. */
+async function figuresOf(work) {
+  const args = [work, options.model, options.threads]
+  warm(options.model)
+  const ours = await Side.start('ours.mjs', args, options.prefix)
+  isa = ours.opening.isa
+  if (!options['ours-only']) warm(options.model)
+  const theirs = options['ours-only']
+    ? NOBODY
+    : await Side.start('theirs.mjs', args, options.prefix)
+  const once = (mine, other, limit) => compareTurns([{ ours: mine, theirs: other, limit }])
+  const figures = []
+  if (work === 'short') {
+    figures.push(['load', 'ms', once(ours.opening.loadMs, theirs.opening.loadMs)])
   }
-  const note = 'node-llama-cpp: until another sequence can be computed'
-  return [['abandon_1000', 'ms', ours.ms, theirs.ms, undefined, note]]
+  for (const [metric, count] of Object.entries(WORK[work])) {
+    const turns = await takeTurns(metric, count, ours, theirs)
+    const elsewhere = median(turns.map((turn) => turn.elsewhere))
+    const unit = LIMITS[metric] ? 'tok/s' : 'ms'
+    figures.push([metric, unit, compareTurns(turns), elsewhere])
+    if (metric !== 'decode_8') continue
+    for (const name of ['p99', 'max']) {
+      const delays = turns.map((turn) => turn.delays.map((delay) => delay?.[name]))
+      const pairs = delays.map(([mine, other]) => ({ ours: mine, theirs: other }))
+      // Of the largest delays the largest.
+      const worst = (side) => Math.max(...pairs.map((pair) => pair[side]))
+      const compared = name === 'max' ? once(worst('ours'), worst('theirs')) : compareTurns(pairs)
+      figures.push([`loop_delay_${name}_8`, 'ms', compared, elsewhere])
+    }
+  }
+  const [mine, other] = [await ours.end(), await theirs.end()]
+  if (work === 'short') {
+    const peaks = [mine.peakBytes / fileSize, other.peakBytes / fileSize]
+    figures.push(['peak_memory', 'x', once(...peaks, 1)])
+  }
+  return figures
 }
 
 const round = (value) => (value === undefined ? '' : Number(value.toPrecision(4)))
@@ -103,35 +145,31 @@ const context = {
   threads: options.threads,
   model: config.name,
 }
+const PROBE_UNITS = { clockGHz: 'GHz', coreRoundTripNs: 'ns' }
+let isa = ''
 const limits = probe(options.threads)
 const rows = Object.entries(limits)
   .filter(([name]) => name !== 'threads')
   .map(([name, value]) => ({
     ...context,
     metric: `probe_${name}`,
-    unit: name === 'clockGHz' ? 'GHz' : 'G/s',
+    unit: PROBE_UNITS[name] ?? 'G/s',
     ours: value,
   }))
 for (const work of works) {
-  const side = (script) => {
-    warm(options.model)
-    return measure(`peers/${script}`, [work, options.model, options.threads], options.prefix)
-  }
-  const ours = side('ours.mjs')
-  const theirs = options['ours-only'] ? {} : side('theirs.mjs')
-  for (const [metric, unit, mine, other, limit, note] of figures(work, ours, theirs, limits)) {
+  for (const [metric, unit, compared, elsewhere] of await figuresOf(work)) {
     rows.push({
       ...context,
-      isa: ours.isa,
+      isa,
       metric,
       unit,
-      ours: round(mine),
-      theirs: round(other),
-      ratio: other === undefined ? '' : round(mine / other),
-      limit: round(limit),
-      percent_of_limit: limit === undefined ? '' : Math.round((100 * mine) / limit),
-      elsewhere_percent: Math.max(ours.elsewhere, theirs.elsewhere ?? 0),
-      note: note ?? '',
+      ours: round(compared.ours),
+      theirs: round(compared.theirs),
+      ratio: round(compared.ratio),
+      limit: round(compared.limit),
+      percent_of_limit: compared.share === undefined ? '' : Math.round(100 * compared.share),
+      elsewhere_percent: elsewhere === undefined ? '' : Number(elsewhere.toFixed(1)),
+      note: NOTES[metric] ?? '',
     })
   }
 }

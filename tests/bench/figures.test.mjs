@@ -8,7 +8,14 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { appendCsv, readCsv, root } from '../../bench/common.mjs'
 import { decodeLimit, modelCost, prefillLimit, quantizedCost } from '../../bench/limits.mjs'
 import { parseMachineTicks, parseProcessTicks, percentElsewhere } from '../../bench/measure.mjs'
-import { adapterCost, median, percentile, rate, rateTogether } from '../../bench/statistics.mjs'
+import {
+  adapterCost,
+  compareTurns,
+  median,
+  percentile,
+  rate,
+  rateTogether,
+} from '../../bench/statistics.mjs'
 import { assess } from '../../bench/targets.mjs'
 
 describe('statistics', () => {
@@ -40,6 +47,23 @@ describe('statistics', () => {
         [20, 30],
       ]),
     ).toThrow('never streamed')
+  })
+})
+
+test('sides that take turns are compared within a turn', () => {
+  // The machine is half as fast in the second turn and slower still in the third: the ratio stays.
+  const turns = [
+    { ours: 30, theirs: 10, limit: 40 },
+    { ours: 15, theirs: 5, limit: 20 },
+    { ours: 12, theirs: 6, limit: 12 },
+  ]
+  expect(compareTurns(turns)).toEqual({ ours: 15, theirs: 6, limit: 20, ratio: 3, share: 0.75 })
+  expect(compareTurns([{ ours: 2 }])).toEqual({
+    ours: 2,
+    theirs: undefined,
+    limit: undefined,
+    ratio: undefined,
+    share: undefined,
   })
 })
 

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// One engine in a process of its own, which measures what it is asked and is idle in between, so that two
+// engines can take turns within seconds: whatever the machine does meanwhile, it does to both.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { root } from '../common.mjs'
+import { parseMachineTicks, parseProcessTicks, percentElsewhere } from '../measure.mjs'
+
+export class Side {
+  #child
+  #lines
+
+  /** Starts bench/peers/`script`; `opening` is then what it told of itself. */
+  static async start(script, args, prefix = '') {
+    const side = new Side()
+    const command = [...prefix.split(' '), process.execPath, join(root, 'bench/peers', script)]
+    const [program, ...rest] = [...command, ...args].filter(Boolean)
+    side.#child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] })
+    side.#lines = createInterface({ input: side.#child.stdout })[Symbol.asyncIterator]()
+    side.opening = await side.#answer()
+    return side
+  }
+
+  /** What the measurement tells, with `elsewhere`: the percentage of the machine's CPU time that others took. */
+  async measure(name, turn) {
+    const before = this.#ticks()
+    this.#child.stdin.write(`${name} ${turn}\n`)
+    const result = await this.#answer()
+    return { ...result, elsewhere: percentElsewhere(before, this.#ticks()) }
+  }
+
+  /** Ends the process and returns its last words. */
+  async end() {
+    const exit = once(this.#child, 'exit')
+    this.#child.stdin.end()
+    const closing = await this.#answer()
+    await exit
+    return closing
+  }
+
+  async #answer() {
+    const { value, done } = await this.#lines.next()
+    if (done) throw new Error(`${this.#child.spawnargs.join(' ')} ended without an answer`)
+    return JSON.parse(value)
+  }
+
+  #ticks() {
+    return {
+      machine: parseMachineTicks(readFileSync('/proc/stat', 'utf8')),
+      ours: parseProcessTicks(readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8')),
+    }
+  }
+}
