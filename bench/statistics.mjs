@@ -51,13 +51,22 @@ export function rate(times) {
   return ((times.length - 1) / (times.at(-1) - times[0])) * 1000
 }
 
-/** Tokens per second of several sequences in sum, while all of them stream. */
+/**
+ * Tokens per second of several sequences in sum, while all of them stream. The tokens of a step arrive one after the
+ * other, so each sequence is looked at from its token that is nearest to the beginning of that time to the one nearest
+ * to its end.
+ */
 export function rateTogether(lists) {
   const from = Math.max(...lists.map((times) => times[0]))
   const to = Math.min(...lists.map((times) => times.at(-1)))
   if (to <= from) throw new Error('the sequences never streamed at the same time')
-  const inside = lists.flat().filter((time) => time > from && time <= to).length
-  return (inside / (to - from)) * 1000
+  const nearest = (times, moment) =>
+    times.reduce((best, time) => (Math.abs(time - moment) < Math.abs(best - moment) ? time : best))
+  const rates = lists.map((times) => {
+    const [first, last] = [nearest(times, from), nearest(times, to)]
+    return rate(times.slice(times.indexOf(first), times.indexOf(last) + 1))
+  })
+  return rates.reduce((sum, value) => sum + value, 0)
 }
 
 /** Observes how late the event loop is; the returned function ends that and tells { p50, p99, max }. */

@@ -41,6 +41,14 @@ describe('statistics', () => {
         [100, 200, 300, 400],
       ]),
     ).toBe(20)
+    // A step of 100 ms whose tokens arrive a millisecond apart.
+    expect(
+      rateTogether([
+        [0, 100, 200, 300],
+        [1, 101, 201, 301],
+        [2, 102, 202, 302],
+      ]),
+    ).toBeCloseTo(30)
     expect(() =>
       rateTogether([
         [0, 10],
