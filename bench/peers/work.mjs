@@ -14,10 +14,10 @@ export function ids(n, salt) {
 
 /** What is measured in each kind of work, for which an engine is started, and how often in turn. */
 export const WORK = {
-  short: { prefill_512: 3, decode_1: 7, ttft_16: 5 },
-  concurrent: { decode_8: 5, decode_16: 3 },
+  short: { prefill_512: 3, decode_1: 5, ttft_16: 3 },
+  concurrent: { decode_8: 3, decode_16: 3 },
   long: { prefill_4096: 1, decode_1_at_4096: 5 },
-  abandon: { abandon_1000: 3 },
+  abandon: { abandon_1000: 1 },
 }
 
 /** Tokens of the longest timeline of each kind of work, and room for a little more. */

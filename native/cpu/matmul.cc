@@ -23,10 +23,12 @@ const std::byte* panel_at(const Matrix& weight, int64_t panel) {
   return weight.data + panel * int64_t(panel_bytes(weight.type, weight.cols));
 }
 
-// Panels a thread takes at a time: as many as stay cached, or so few that threads finish together. An even
-// number, since tiles may be two panels wide.
-int64_t panel_grain(const Matrix& weight, int32_t n_rows) {
+// Of `total` panels of `weight` and matrices like it, those that a thread takes at a time: as many as stay
+// cached, or so few that threads finish together. What a few rows read is one stream, which should be long;
+// yet of small matrices each of many threads gets a part. An even number, since tiles may be two panels wide.
+int64_t panel_grain(const Matrix& weight, int64_t total, int32_t n_rows, int threads) {
   if (n_rows >= kResidentRows) return kResidentPanels;
+  if (n_rows <= kNearRows) return 2 * std::clamp<int64_t>(total / (32 * threads), 1, 4);
   return 2 * std::clamp<int64_t>(kStreamedBytes / (2 * int64_t(panel_bytes(weight.type, weight.cols))), 1, 4);
 }
 
@@ -123,7 +125,7 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
 
   pool_.run([&](int worker) {
     quantise(x, n_rows, worker);
-    const int64_t grain = panel_grain(*weights[0], n_rows);
+    const int64_t grain = panel_grain(*weights[0], total, n_rows, pool_.size());
     share_panels(worker, total, grain, n_rows, [&](int64_t begin, int64_t end, int64_t next) {
       if (interrupted()) return;
       int64_t first = 0;  // of this projection in the joint list of panels
@@ -148,7 +150,7 @@ void CpuMatmul::run(Tensor x, int32_t n_rows, std::span<const Projection> projec
 void CpuMatmul::run_swiglu(Tensor x, int32_t n_rows, const Matrix& w_gate, const Matrix& w_up, Tensor out) {
   const Matrix* weights[] = {&w_gate, &w_up};
   reserve(x, n_rows, weights);
-  const int64_t grain = panel_grain(w_gate, n_rows);
+  const int64_t grain = panel_grain(w_gate, panels_of(w_gate), n_rows, pool_.size());
   const int64_t width = grain * kPanelRows;
   const uint64_t scratch_floats = uint64_t(2 * width * n_rows);
   swiglu_scratch_.grow(scratch_floats * sizeof(float) * uint64_t(pool_.size()), "activations");
