@@ -20,6 +20,7 @@ using namespace maestrale;
 namespace {
 
 constexpr int32_t kHeads = 32, kKvHeads = 8, kHeadDim = 128;
+constexpr int32_t kLayers = 32;  // in turn, so that keys and values come from memory as in a model
 
 struct Case {
   int32_t sequences, rows;  // rows of each sequence, the last ones of `context` positions
@@ -44,7 +45,7 @@ struct Filled {
     const int64_t pages = (c.context + kPagePositions - 1) / kPagePositions;
     KvConfig config;
     config.type = type;
-    config.n_layers = 1;
+    config.n_layers = kLayers;
     config.n_kv_heads = kKvHeads;
     config.head_dim = kHeadDim;
     config.max_pages = int32_t(pages * c.sequences);
@@ -52,9 +53,11 @@ struct Filled {
     std::mt19937 random(1);
     const std::vector<float> values = noise(4096 + kHeadDim, random);
     for (PageId page = 0; page < config.max_pages; ++page)
-      for (int32_t head = 0; head < kKvHeads; ++head)
-        for (int32_t slot = 0; slot < kPagePositions; ++slot)
-          cache.append(kernels, page, 0, head, slot, &values[random() % 4096], &values[random() % 4096]);
+      for (int32_t layer = 0; layer < kLayers; ++layer)
+        for (int32_t head = 0; head < kKvHeads; ++head)
+          for (int32_t slot = 0; slot < kPagePositions; ++slot)
+            cache.append(kernels, page, layer, head, slot, &values[random() % 4096],
+                         &values[random() % 4096]);
     for (int32_t s = 0; s < c.sequences; ++s) {
       for (int64_t p = 0; p < pages; ++p) table.push_back(PageId(s * pages + p));
     }
@@ -81,7 +84,7 @@ double time_attention(CpuAttention& attention, const Filled& filled) {
   double best = 1e9, spent = 0;
   for (int repeat = 0; repeat < 2 || (spent < 0.5 && repeat < 500); ++repeat) {
     const double start = seconds();
-    attention.run(filled.cache, filled.batch, 0, {q.data(), cols}, {out.data(), cols});
+    attention.run(filled.cache, filled.batch, repeat % kLayers, {q.data(), cols}, {out.data(), cols});
     const double elapsed = seconds() - start;
     spent += elapsed;
     best = std::min(best, elapsed);

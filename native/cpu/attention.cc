@@ -25,6 +25,15 @@ struct CpuAttention::Task {
   int32_t kv_head;
   int32_t first_row;  // within the sequence
   int32_t n_rows;
+
+  // The first position that row `row` of the task sees.
+  int64_t first_visible(int32_t row, int64_t window) const {
+    const int64_t end = sequence->first_position + first_row + row + 1;
+    return window > 0 ? std::max(int64_t(0), end - window) : 0;
+  }
+  KvPageView page(const CpuKvCache& cache, int32_t layer, int64_t number) const {
+    return cache.view(sequence->pages[size_t(number - sequence->first_page)], layer, kv_head);
+  }
 };
 
 // Carved out of scratch_: everything for up to kTaskRows * group queries.
@@ -70,15 +79,16 @@ void CpuAttention::run(const CpuKvCache& cache, const Batch& batch, int32_t laye
 
   pool_.run([&](int worker) {
     Thread thread(scratch_.data() + uint64_t(worker) * thread_bytes, kTaskRows * group, kv.head_dim);
-    pool_.share(0, worker, int64_t(tasks.size()), 1, [&](int64_t begin, int64_t) {
+    const int64_t n = int64_t(tasks.size());
+    pool_.share_ahead(0, worker, n, 1, [&](int64_t begin, int64_t, int64_t next) {
       if (interrupt_ == nullptr || !interrupt_->load(std::memory_order_relaxed))
-        attend(cache, tasks[size_t(begin)], layer, q, out, thread);
+        attend(cache, tasks[size_t(begin)], next < n ? &tasks[size_t(next)] : nullptr, layer, q, out, thread);
     });
   });
 }
 
-void CpuAttention::attend(const CpuKvCache& cache, const Task& task, int32_t layer, Tensor q, Tensor out,
-                          Thread& thread) {
+void CpuAttention::attend(const CpuKvCache& cache, const Task& task, const Task* next, int32_t layer,
+                          Tensor q, Tensor out, Thread& thread) {
   const KvConfig& kv = cache.config();
   const BatchSequence& sequence = *task.sequence;
   const int32_t head_dim = kv.head_dim, group = int32_t(q.cols) / head_dim / kv.n_kv_heads;
@@ -92,7 +102,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, int32_t lay
                    thread.q + i * head_dim);
     const int64_t position = sequence.first_position + row;
     thread.last[i] = position + 1;
-    thread.first[i] = kv.sliding_window > 0 ? std::max(int64_t(0), position + 1 - kv.sliding_window) : 0;
+    thread.first[i] = task.first_visible(i / group, kv.sliding_window);
     thread.total[i] = {-std::numeric_limits<float>::infinity(), 0.0f};
   }
   std::fill_n(thread.total_out, n_queries * head_dim, 0.0f);
@@ -101,9 +111,12 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, int32_t lay
   const int64_t end_page = (thread.last[n_queries - 1] - 1) / kPagePositions + 1;
   for (int64_t page = first_page; page < end_page;) {
     const int64_t chunk_end = std::min(end_page, (page / kChunkPages + 1) * kChunkPages);
-    for (int64_t p = page; p < chunk_end; ++p)
-      thread.pages[p - page] =
-          cache.view(sequence.pages[size_t(p - sequence.first_page)], layer, task.kv_head);
+    for (int64_t p = page; p < chunk_end; ++p) thread.pages[p - page] = task.page(cache, layer, p);
+    KvPageView after{};
+    if (chunk_end < end_page)
+      after = task.page(cache, layer, chunk_end);
+    else if (next != nullptr)
+      after = next->page(cache, layer, next->first_visible(0, kv.sliding_window) / kPagePositions);
     std::fill_n(thread.chunk, n_queries, AttentionState{-std::numeric_limits<float>::infinity(), 0.0f});
     std::fill_n(thread.chunk_out, n_queries * head_dim, 0.0f);
     AttentionJob job{};
@@ -113,6 +126,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, int32_t lay
     job.first = thread.first;
     job.last = thread.last;
     job.pages = thread.pages;
+    job.after = after.k != nullptr ? &after : nullptr;
     job.base = page * kPagePositions;
     job.n_pages = int32_t(chunk_end - page);
     job.state = thread.chunk;

@@ -26,7 +26,9 @@ class CpuAttention {
  private:
   struct Task;    // some rows of one sequence and one KV head
   struct Thread;  // scratch of one thread
-  void attend(const CpuKvCache& cache, const Task& task, int32_t layer, Tensor q, Tensor out, Thread& thread);
+  // `next`: what the thread does afterwards, or null.
+  void attend(const CpuKvCache& cache, const Task& task, const Task* next, int32_t layer, Tensor q,
+              Tensor out, Thread& thread);
 
   ThreadPool& pool_;
   const Kernels& kernels_;

@@ -16,22 +16,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 #include "base/integer.h"
 #include "cpu/formats.h"
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
 
 namespace maestrale {
-
-// Calls fn.template operator()<0>() ... <N - 1>(), unrolled.
-template <int N, class Fn>
-[[gnu::always_inline]] inline void unroll(Fn&& fn) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (fn.template operator()<i>(), ...);
-  }
-  (std::make_integer_sequence<int, N>{});
-}
 
 // What a thread will read next, in that order: stretches of `length` bytes, of the first of which `left` are
 // due from `next` on; from the end of one to the beginning of the following it is `gap` bytes.

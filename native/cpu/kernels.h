@@ -53,6 +53,7 @@ struct AttentionJob {
   const int64_t* first;     // (n_queries) first visible absolute position of each query
   const int64_t* last;      // (n_queries) one past the last visible one
   const KvPageView* pages;  // consecutive pages; page i covers positions base + 64 i ...
+  const KvPageView* after;  // the page that the thread attends to after these, to be fetched early; or null
   int64_t base;
   int32_t n_pages;
   AttentionState* state;  // (n_queries), updated
