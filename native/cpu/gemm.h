@@ -80,11 +80,11 @@ template <class V, class Fmt, int C>
       store_outputs<V>(job, tile.panel + r, tile.row + c, V::load(sums + kPanelRows * (c * R + r)));
 }
 
-// More rows than a tile takes, in as few groups as possible and of nearly equal size: none is smaller than
-// half a tile.
+// More than kOnePanelRows rows come in as few groups as possible and of nearly equal size, so that none is
+// smaller than kFewest.
 template <class V, class Fmt>
 [[gnu::noinline]] void gemm_tile(const GemmJob& job, const TilePlace& tile, const FetchPlace& fetch) {
-  constexpr int kFewest = (V::kTileRows + 1) / 2;
+  constexpr int kFewest = (V::kOnePanelRows + 1) / int(ceil_div(V::kOnePanelRows + 1, V::kTileRows));
   unroll<V::kTileRows - kFewest + 1>([&]<int i>() {
     if (tile.rows == kFewest + i) gemm_rows<V, Fmt, kFewest + i>(job, tile, fetch);
   });
@@ -150,8 +150,8 @@ void gemm_resident(const GemmJob& job, int groups) {
   }
 }
 
-// So few rows wait for memory, not for arithmetic: their tiles are one panel wide, which makes all that a
-// thread reads one stream, and fetch what they read themselves, kNearBytes ahead.
+// Few rows wait for memory, not for arithmetic: their tiles are one panel wide, which makes all that a thread
+// reads one stream, and fetch what they read themselves, kNearBytes ahead.
 template <class V, class Fmt, int C>
 [[gnu::noinline]] void gemm_near(const GemmJob& job) {
   using RowsTile = Tile<V, Fmt, 1, C, true>;
@@ -170,9 +170,9 @@ template <class V, class Fmt, int C>
 
 template <class V, class Fmt>
 void gemm(const GemmJob& job) {
-  constexpr int kMostNear = kNearRows < V::kTileRows ? kNearRows : V::kTileRows;
-  if (job.n_rows <= kMostNear) {
-    unroll<kMostNear>([&]<int i>() {
+  static_assert(V::kOnePanelRows <= kNearRows);
+  if (job.n_rows <= V::kOnePanelRows) {
+    unroll<V::kOnePanelRows>([&]<int i>() {
       if (job.n_rows == i + 1) gemm_near<V, Fmt, i + 1>(job);
     });
     return;

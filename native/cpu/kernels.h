@@ -65,9 +65,9 @@ using GemmKernel = void (*)(const GemmJob& job);
 // From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps those of a
 // job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. For fewer rows
 // callers hand out jobs of about kStreamedBytes of weights, and no tile reads many more before the next rows
-// do. Up to kNearRows rows read the weights as one stream, kNearBytes ahead.
+// do. At most kNearRows rows read the weights as one stream, kNearBytes ahead.
 inline constexpr int32_t kResidentRows = 24;
-inline constexpr int32_t kNearRows = 3;
+inline constexpr int32_t kNearRows = 8;
 inline constexpr int64_t kNearBytes = 6 << 10;
 inline constexpr int64_t kResidentPanels = 8;
 inline constexpr int64_t kResidentBytes = 320 << 10;

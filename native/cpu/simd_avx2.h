@@ -29,6 +29,7 @@ struct V {
   };
   static constexpr int kTileRows = 4;
   static constexpr int kTilePanels = 1;
+  static constexpr int kOnePanelRows = 4;
   static constexpr int kAttentionTiles = 1;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

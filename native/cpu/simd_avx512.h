@@ -16,6 +16,7 @@ struct V {
   using Halves = __m512i;              // 16 x int16, twice: the lookup takes 5 bits of an index
   static constexpr int kTileRows = 6;  // of two panels: 24 sums in registers, none on the stack
   static constexpr int kTilePanels = 2;
+  static constexpr int kOnePanelRows = 8;
   static constexpr int kAttentionTiles = 4;
 
   static F zero() { return _mm512_setzero_ps(); }

@@ -30,6 +30,7 @@ struct V {
   // 16 sums, 4 codes and an activation fill 21 of the 32 registers.
   static constexpr int kTileRows = 4;
   static constexpr int kTilePanels = 1;
+  static constexpr int kOnePanelRows = 4;
   static constexpr int kAttentionTiles = 1;
 
   static F zero() { return set1(0.0f); }

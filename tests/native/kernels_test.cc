@@ -192,7 +192,7 @@ TEST("kernels: every table multiplies to the scalar bits for every format, row c
          {int64_t(traits.items_per_block == 256 ? 768 : 3 * std::max(32u, traits.items_per_block)),
           int64_t(256)}) {
       PackedMatrix w(traits.type, 100, cols, random_rows(traits.type, 100, cols, 3));
-      for (const int n_rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 31}) {
+      for (const int n_rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 31}) {
         const std::vector<float> x = normal_values(size_t(n_rows * cols), uint32_t(n_rows));
         const std::vector<float> want = product(scalar, w, x, n_rows);
         for (const std::string& name : simd_tables())
