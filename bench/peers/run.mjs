@@ -9,6 +9,7 @@
 import { statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 
 import { appendCsv, CONTEXT_COLUMNS, probe, root, runContext } from '../common.mjs'
@@ -72,6 +73,9 @@ const NOTES = {
   abandon_1000: 'node-llama-cpp: until another sequence can be computed',
 }
 
+/** Until the other side has cleared away what its turn left behind. */
+const SETTLING_MS = 1000
+
 /** The other side of --ours-only. */
 const NOBODY = {
   opening: {},
@@ -87,7 +91,10 @@ async function takeTurns(metric, count, ours, theirs) {
     const memory = probe(options.threads, 'memory')
     const order = turn % 2 === 0 ? [ours, theirs] : [theirs, ours]
     const results = new Map()
-    for (const side of order) results.set(side, await side.measure(metric, turn))
+    for (const side of order) {
+      await sleep(SETTLING_MS)
+      results.set(side, await side.measure(metric, turn))
+    }
     const [mine, other] = [results.get(ours), results.get(theirs)]
     turns.push({
       ours: mine.figure,
