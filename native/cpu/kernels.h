@@ -66,7 +66,7 @@ using GemmKernel = void (*)(const GemmJob& job);
 // job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. For fewer rows
 // callers hand out jobs of about kStreamedBytes of weights, and no tile reads many more before the next rows
 // do. At most kNearRows rows read the weights as one stream, kNearBytes ahead.
-inline constexpr int32_t kResidentRows = 24;
+inline constexpr int32_t kResidentRows = 64;
 inline constexpr int32_t kNearRows = 8;
 inline constexpr int64_t kNearBytes = 6 << 10;
 inline constexpr int64_t kResidentPanels = 8;
