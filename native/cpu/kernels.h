@@ -62,10 +62,10 @@ struct AttentionJob {
 
 using GemmKernel = void (*)(const GemmJob& job);
 
-// From this many rows on, a product is bound by arithmetic, not by reading the weights, and keeps those of a
-// job in the second-level cache: kResidentPanels panels, of which kResidentBytes at a time. For fewer rows
-// callers hand out jobs of about kStreamedBytes of weights, and no tile reads many more before the next rows
-// do. At most kNearRows rows read the weights as one stream, kNearBytes ahead.
+// From kResidentRows on, a product keeps the weights of a job in the second-level cache, kResidentPanels
+// panels, of which kResidentBytes at a time, and the activations pass. With fewer rows the weights pass:
+// callers hand out jobs of about kStreamedBytes of them, and no tile reads many more before the next rows do.
+// At most kNearRows rows read them as one stream, kNearBytes ahead.
 inline constexpr int32_t kResidentRows = 64;
 inline constexpr int32_t kNearRows = 8;
 inline constexpr int64_t kNearBytes = 6 << 10;
