@@ -13,7 +13,7 @@ using namespace maestrale::test;
 
 namespace {
 
-constexpr const char* kSettings = "cc=80,memory=8g,races=0,memclock=7000000,buswidth=256,l2=4m,quiet";
+constexpr const char* kSettings = "cc=80,memory=8g,races=0,memclock=7000000,buswidth=256,l2=4m,quiet,count=1";
 
 uint64_t counter(const char* name) {
   const std::string report = simulator<const char*()>("ptxsim_report")();
