@@ -33,6 +33,6 @@ struct MatmulArgs {
 // Rows that the kernels take at once.
 inline constexpr int kFewRows = 8, kManyRows = 32, kMostRows = 64, kTileRows = 64;
 // Stripes that a block takes.
-inline constexpr int kMostStripes = 2, kTileStripes = 8;
+inline constexpr int kFewStripes = 4, kMostStripes = 2, kTileStripes = 8;
 
 }  // namespace maestrale::cuda

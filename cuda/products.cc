@@ -87,10 +87,14 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
   args.epilogue = epilogue;
   const size_t type = type_index(first.type);
   const bool halves = !is_quantised(first.type);
+  // matmul_few divides by kFewStripes what activations ask of the cache, but the blocks too: 4096 outputs
+  // are 64. A multiprocessor takes from the cache several times its share of the memory's speed, so half of
+  // them are held to be enough; where there are fewer blocks, matmul_many takes few rows as well.
+  const bool fills = 2 * blocks(kFewStripes) >= device_.multiprocessors();
   if (n_rows == 1 && !halves)
     kernels_.matmul_row[type]({blocks(1), 1, 256}, args);
-  else if (n_rows <= kFewRows)
-    kernels_.matmul_few[type]({blocks(1), 1, 256}, args);
+  else if (n_rows <= kFewRows && fills)
+    kernels_.matmul_few[type]({blocks(kFewStripes), 1, 256}, args);
   else if (n_rows <= kManyRows || (halves && n_rows <= kMostRows))
     kernels_.matmul_many[type]({blocks(1), ceil_div(n_rows, kManyRows), 256}, args);
   else if (n_rows <= kMostRows)

@@ -64,6 +64,42 @@ struct GlobalRows {
   }
 };
 
+// A unit of the activations of one group, fetched once into registers for several stripes.
+template <class Tiled>
+struct HeldRows {
+  uint4 x[kTilesPerUnit], y[kTilesPerUnit], parts[2][3];
+  float d[2];
+  __device__ explicit HeldRows(const GlobalRows<1, kRecords<Tiled>>& rows) {
+#pragma unroll
+    for (int t = 0; t < kTilesPerUnit; ++t) {
+      x[t] = rows.codes(0, t);
+      if constexpr (kTwoBytes<Tiled>) y[t] = rows.low_codes(0, t);
+    }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int part = 0; part < 3; ++part)
+        if (wants(part)) parts[j][part] = rows.tail(0, j, part);
+      if constexpr (requires { Tiled::kSub; }) d[j] = rows.scale(0, j);
+    }
+  }
+  // Whether this part of the tail is multiplied with: sums of 16 or 32 columns, or scales of 32.
+  static __device__ constexpr bool wants(int part) {
+    if constexpr (requires { Tiled::kSub; })
+      return Tiled::kMinWords == 2 ? part == 2 : Tiled::kMinWords == 4 && part < 2;
+    else
+      return part < 2 || Tiled::kHasM;
+  }
+  __device__ uint4 codes(int, int t) const { return x[t]; }
+  __device__ uint4 low_codes(int, int t) const { return y[t]; }
+  __device__ uint4 tail(int, int j, int part) const { return parts[j][part]; }
+  __device__ uint2 scales(int, int j, int t) const {
+    const uint4 four = parts[j][t >> 1];
+    return (t & 1) == 0 ? uint2{four.x, four.y} : uint2{four.z, four.w};
+  }
+  __device__ float scale(int, int j) const { return d[j]; }
+};
+
 __device__ inline int dot_mins(int sum, unsigned mins, unsigned first, unsigned second) {
   return __dp2a_hi(int(second), int(mins), __dp2a_lo(int(first), int(mins), sum));
 }

@@ -52,38 +52,54 @@ struct HalfRows {
   }
 };
 
-// sums[g] += columns 32 from .., kSteps times 32, of a unit times those of the rows of group g. The order
-// in which a sum gets its products is the same for every kernel.
-template <class Tiled, int kSteps, int kGroups, class Rows>
-__device__ inline void multiply_halves(const Byte* unit, int from, const Rows& rows, int groups, int lane,
-                                       float (&sums)[kGroups][4]) {
-  const Byte* weights = unit + Tiled::kHalves + 16 * lane + 1024 * from;
-#pragma unroll
+// sums[p][g] += columns 32 from .., kSteps times 32, of a unit of stripe p times those of the rows of group
+// g. The order in which a sum gets its products is the same for every kernel.
+template <class Tiled, int kSteps, int kStripes, int kGroups, class Rows>
+__device__ inline void multiply_halves(const Byte* const (&units)[kStripes], int from, const Rows& rows,
+                                       int groups, int lane, float (&sums)[kStripes][kGroups][4]) {
+#pragma unroll(kStripes > 1 ? 1 : kSteps)  // with several stripes there are no registers for two steps
   for (int j = 0; j < kSteps; ++j) {
-    const uint4 w = load16(weights + 1024 * j), v = load16(weights + 1024 * j + 512);
-    const unsigned first[4] = {w.x, v.x, w.y, v.y}, second[4] = {w.z, v.z, w.w, v.w};
+    unsigned first[kStripes][4], second[kStripes][4];
+#pragma unroll
+    for (int p = 0; p < kStripes; ++p) {
+      const Byte* weights = units[p] + Tiled::kHalves + 16 * lane + 1024 * (from + j);
+      const uint4 w = load16(weights), v = load16(weights + 512);
+      first[p][0] = w.x, first[p][1] = v.x, first[p][2] = w.y, first[p][3] = v.y;
+      second[p][0] = w.z, second[p][1] = v.z, second[p][2] = w.w, second[p][3] = v.w;
+    }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       if (kGroups > 1 && g >= groups) break;
       const uint4 upper = rows.upper(g, j), lower = rows.lower(g, j);
-      mma(sums[g], first, upper.x, upper.y);
-      mma(sums[g], second, upper.z, upper.w);
-      mma(sums[g], first, lower.x, lower.y);
-      mma(sums[g], second, lower.z, lower.w);
+#pragma unroll
+      for (int p = 0; p < kStripes; ++p) {
+        mma(sums[p][g], first[p], upper.x, upper.y);
+        mma(sums[p][g], second[p], upper.z, upper.w);
+        mma(sums[p][g], first[p], lower.x, lower.y);
+        mma(sums[p][g], second[p], lower.z, lower.w);
+      }
     }
   }
 }
-// f[g] += the sums of a unit, with the scales of both sides.
-template <class Tiled, int kGroups, class Rows>
-__device__ inline void scale_sums(const Byte* unit, const Rows& rows, int groups, int lane,
-                                  const float (&sums)[kGroups][4], float (&f)[kGroups][4]) {
-  const float scales[2] = {Tiled::scale(unit, lane >> 2), Tiled::scale(unit, (lane >> 2) + 8)};
+// f[p][g] += the sums of a unit, with the scales of both sides.
+template <class Tiled, int kStripes, int kGroups, class Rows>
+__device__ inline void scale_sums(const Byte* const (&units)[kStripes], const Rows& rows, int groups,
+                                  int lane, const float (&sums)[kStripes][kGroups][4],
+                                  float (&f)[kStripes][kGroups][4]) {
+  float scales[kStripes][2];
+#pragma unroll
+  for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) scales[p][h] = Tiled::scale(units[p], (lane >> 2) + 8 * h);
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     if (kGroups > 1 && g >= groups) break;
+    const float d[2] = {rows.scale(g, 0), rows.scale(g, 1)};
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      f[g][i] = fmaf(sums[g][i], __fmul_rn(scales[i >> 1], rows.scale(g, i & 1)), f[g][i]);
+    for (int p = 0; p < kStripes; ++p)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        f[p][g][i] = fmaf(sums[p][g][i], __fmul_rn(scales[p][i >> 1], d[i & 1]), f[p][g][i]);
   }
 }
 

@@ -53,7 +53,7 @@ class HalfStream {
                                    kHalfRecordBytes) {}
   __device__ void begin() { copy_.start(0, 0); }
   __device__ void multiply(const Byte* unit, int u, int groups, int lane, float (&f)[1][kGroups][4]) {
-    float sums[kGroups][4] = {};
+    float sums[1][kGroups][4] = {};
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
       const int step = kSteps * u + t, b = t & 1;
@@ -65,8 +65,8 @@ class HalfStream {
         shared_.scales[threadIdx.x] =
             __ldg(reinterpret_cast<const float*>(record_ + (u * kHalfRecordBytes + kHalfScale)));
       const SharedHalves rows = {shared_.buffers[b], shared_.scales, lane};
-      multiply_halves<Tiled, 2>(unit, 2 * t, rows, groups, lane, sums);
-      if (t == kSteps - 1) scale_sums<Tiled>(unit, rows, groups, lane, sums, f[0]);
+      multiply_halves<Tiled, 2>({unit}, 2 * t, rows, groups, lane, sums);
+      if (t == kSteps - 1) scale_sums<Tiled>({unit}, rows, groups, lane, sums, f);
     }
   }
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <sstream>
 
 #include "check.h"
@@ -180,12 +181,6 @@ std::string nvcc_release() {
 }  // namespace
 
 TEST("cuda: kernels ask no more of the machine than the committed figures") {
-  use_simulator("cc=80,races=0,initcheck=0");
-  Gpu gpu;
-  gpu.products.expect_rows(128);
-  gpu.products.expect_weights(QuantType::kF16, 4096);
-  gpu.products.prepare();
-  gpu.weights.reserve(uint64_t{256} << 20);
   using Kernels = std::vector<std::pair<const char*, int>>;
   const Kernels of_integers = {{"row", 1}, {"few", 8}, {"many", 32}, {"most", 64}, {"tile", 128}};
   const Kernels of_halves = {{"few", 1}, {"few", 8}, {"many", 32}, {"many", 64}, {"tile", 128}};
@@ -215,20 +210,34 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
         got.sectors > want.sectors + kRounding || got.conflicts > want.conflicts + kRounding)
       worse += line + ", was " + row->second + "\n";
   };
+  use_simulator("cc=80,races=0,initcheck=0,sms=8");  // which matmul_few fills
+  std::optional<Gpu> of_products(std::in_place);
+  of_products->products.expect_rows(128);
+  of_products->products.expect_weights(QuantType::kF16, 4096);
+  of_products->products.prepare();
+  of_products->weights.reserve(uint64_t{256} << 20);
   for (const QuantTraits& traits : kQuantTraits) {
     if (!is_tiled(traits.type)) continue;
     for (const auto& [name, rows] : is_quantised(traits.type) ? of_integers : of_halves) {
       const std::string kernel = std::string("matmul_") + name + "_" + lower_case_name(traits.type);
-      const Figures got = measure(gpu, traits, kernel, rows);
+      const Figures got = measure(*of_products, traits, kernel, rows);
       compare(kernel, rows, got);
       const bool one = rows == 1;
-      if ((one && got.sectors > 1.3) ||
+      // Of Q2_K and the types of 64 weights activations are larger beside the weights.
+      const double sectors = one                               ? 1.3
+                             : traits.type == QuantType::kQ2_K ? 1.36
+                             : traits.items_per_block == 64    ? 1.32
+                                                               : 1.3;
+      if ((rows <= kFewRows && got.sectors > sectors) ||
           (traits.type == QuantType::kQ4_K && got.instructions > (one         ? 3.0
                                                                   : rows == 8 ? 5.0
                                                                               : 1e9)))
         worse += kernel + " of " + std::to_string(rows) + " rows: " + got.text() + "\n";
     }
   }
+  of_products.reset();
+  use_simulator("cc=80,races=0,initcheck=0");
+  Gpu gpu;
   const char* kv_types[] = {"f16", "bf16", "q8_0"};  // by KvType
   for (size_t type = 0; type < 3; ++type)
     for (const auto& [name, rows] : {std::pair("16", 1), std::pair("64", 64)}) {

@@ -219,6 +219,7 @@ int64_t test_cols(const QuantTraits& traits) {
 
 // Products of 40 outputs, for counts of rows that take every kernel. A product of one row repeats its bits
 // whatever the batch, so what the oracle says of a row holds for all.
+// With two multiprocessors, or 40 outputs would not be enough for matmul_few.
 void check_products(const char* settings) {
   use_simulator(settings);
   Gpu gpu;
@@ -276,11 +277,11 @@ TEST("cuda: repacked weights are the layout's formulas byte for byte, in as many
 }
 
 TEST("cuda: products have the bits of the formulas for every type and number of rows, sm_80") {
-  check_products("cc=80,async=random");
+  check_products("cc=80,async=random,sms=2");
 }
 
 TEST("cuda: products have the bits of the formulas for every type and number of rows, sm_75") {
-  check_products("cc=75,seed=3");
+  check_products("cc=75,seed=3,sms=2");
 }
 
 TEST("cuda: gate and up in one kernel, several matrices in one launch, and a norm before them") {
