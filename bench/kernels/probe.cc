@@ -96,7 +96,9 @@ double best_together(int threads, Probe probe) {
   return best;
 }
 
-double read_gbs(int threads) { return read_bandwidth(threads, uint64_t(threads) << 30) / 1e9; }
+// Of 128 MiB a thread: several times the last-level cache, and no more, since a hypervisor that takes freed
+// memory back holds this machine up while it does, and when it has to find some again.
+double read_gbs(int threads) { return read_bandwidth(threads, uint64_t(threads) << 27) / 1e9; }
 
 // Nanoseconds until a cache line that another core has written is here, and back again. Where the cores share
 // a cache it is short, and then they may share its way to memory as well: a virtual machine whose cores are

@@ -27,7 +27,7 @@ uint64_t sum_lines(const std::byte* data, int64_t bytes) {
 }  // namespace
 
 double read_bandwidth(int threads, uint64_t bytes) {
-  constexpr int kPasses = 5;
+  constexpr int kPasses = 20;
   constexpr int64_t kGrain = 1 << 20;
   const Buffer buffer(bytes, "the bandwidth probe");
   std::memset(buffer.data(), 1, bytes);  // pages that were never written are all the same one

@@ -7,7 +7,7 @@
 namespace maestrale {
 
 // Bytes a second that `threads` threads read together from a buffer of `bytes`, which should be several times
-// the last-level cache; the best of five passes. Throws Error{kOutOfMemory}.
+// the last-level cache; the best of twenty passes. Throws Error{kOutOfMemory}.
 double read_bandwidth(int threads, uint64_t bytes);
 
 }  // namespace maestrale
