@@ -26,7 +26,7 @@ struct V {
   // Shape of the matmul tile: panels of 16 weight rows times activation rows.
   static constexpr int kTileRows = 2;
   static constexpr int kTilePanels = 1;
-  static constexpr int kOnePanelRows = 2;
+  static constexpr int kOnePanelRows = 2;  // of a tile of one panel, which few rows take: see gemm_near()
   // Tiles of 16 positions or columns that attention multiplies at once with its block of queries.
   static constexpr int kAttentionTiles = 1;
 
