@@ -37,9 +37,10 @@ export function parseSmaps(text) {
   }
 }
 
-const ticks = () => ({
+/** CPU time so far of the whole machine and of a process. */
+export const ticks = (pid = 'self') => ({
   machine: parseMachineTicks(readFileSync('/proc/stat', 'utf8')),
-  ours: parseProcessTicks(readFileSync('/proc/self/stat', 'utf8')),
+  ours: parseProcessTicks(readFileSync(`/proc/${pid}/stat`, 'utf8')),
 })
 
 /** Percent of the machine's CPU time between two moments that went to other processes. */
@@ -54,14 +55,20 @@ export function watchElsewhere() {
   return () => Number(percentElsewhere(before, ticks()).toFixed(1))
 }
 
+/** Program and arguments that run bench/`script`; `prefix` stands before them. */
+export function scriptCommand(script, args, prefix = '') {
+  const command = [...prefix.split(' '), process.execPath, join(root, 'bench', script), ...args]
+  const [program, ...rest] = command.filter(Boolean)
+  return [program, rest]
+}
+
 /**
  * Runs bench/`script` and returns its object, with `elsewhere`: the percentage of the machine's CPU time that
  * other processes took meanwhile. `prefix` stands before the command, e.g. 'taskset -c 0,1'.
  */
 export function measure(script, args, prefix = '') {
   console.error([script, ...args].join(' '))
-  const command = [...prefix.split(' '), process.execPath, join(root, 'bench', script), ...args]
-  const [program, ...rest] = command.filter(Boolean)
+  const [program, rest] = scriptCommand(script, args, prefix)
   const elsewhereSince = watchElsewhere()
   const output = execFileSync(program, rest, { stdio: ['ignore', 'pipe', 'inherit'] })
   const elsewhere = elsewhereSince()

@@ -3,12 +3,9 @@
 // engines can take turns within seconds: whatever the machine does meanwhile, it does to both.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-import { root } from '../common.mjs'
-import { parseMachineTicks, parseProcessTicks, percentElsewhere } from '../measure.mjs'
+import { percentElsewhere, scriptCommand, ticks } from '../measure.mjs'
 
 export class Side {
   #child
@@ -17,8 +14,7 @@ export class Side {
   /** Starts bench/peers/`script`; `opening` is then what it told of itself. */
   static async start(script, args, prefix = '') {
     const side = new Side()
-    const command = [...prefix.split(' '), process.execPath, join(root, 'bench/peers', script)]
-    const [program, ...rest] = [...command, ...args].filter(Boolean)
+    const [program, rest] = scriptCommand(`peers/${script}`, args, prefix)
     side.#child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] })
     side.#lines = createInterface({ input: side.#child.stdout })[Symbol.asyncIterator]()
     side.opening = await side.#answer()
@@ -27,10 +23,10 @@ export class Side {
 
   /** What the measurement tells, with `elsewhere`: the percentage of the machine's CPU time that others took. */
   async measure(name, turn) {
-    const before = this.#ticks()
+    const before = ticks(this.#child.pid)
     this.#child.stdin.write(`${name} ${turn}\n`)
     const result = await this.#answer()
-    return { ...result, elsewhere: percentElsewhere(before, this.#ticks()) }
+    return { ...result, elsewhere: percentElsewhere(before, ticks(this.#child.pid)) }
   }
 
   /** Ends the process and returns its last words. */
@@ -46,12 +42,5 @@ export class Side {
     const { value, done } = await this.#lines.next()
     if (done) throw new Error(`${this.#child.spawnargs.join(' ')} ended without an answer`)
     return JSON.parse(value)
-  }
-
-  #ticks() {
-    return {
-      machine: parseMachineTicks(readFileSync('/proc/stat', 'utf8')),
-      ours: parseProcessTicks(readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8')),
-    }
   }
 }
