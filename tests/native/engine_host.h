@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -100,7 +101,14 @@ class Host {
     const std::lock_guard lock(mutex_);
     CHECK_EQ(late_, 0);
   }
-  void destroy() { opened_.engine.reset(); }
+  // The engine reports to the end of its life, so the pointer is taken from the sink's sight first.
+  void destroy() {
+    std::unique_ptr<Engine> engine;
+    {
+      const std::lock_guard lock(mutex_);
+      engine = std::move(opened_.engine);
+    }
+  }
 
  private:
   std::mutex mutex_;
