@@ -303,14 +303,15 @@ else {
 }
 `
 
-async function run(device: string, settings: string, driver = simulator) {
+/** `driver` null: none is named. */
+async function run(device: string, settings: string, driver: string | null = simulator) {
   const { stdout } = await promisify(execFile)(
     process.execPath,
     ['--input-type=module', '-e', program, device],
     {
       env: {
         ...process.env,
-        MAESTRALE_CUDA_DRIVER: driver,
+        MAESTRALE_CUDA_DRIVER: driver ?? undefined,
         MAESTRALE_PTXSIM: `quiet,races=0,${settings}`,
       },
     },
@@ -350,4 +351,7 @@ test("without a driver 'cuda' fails with the reason, and 'auto' is the CPU and t
   const { device, deviceReason } = await run('auto', '', missing)
   expect(device).toBe('cpu')
   expect(deviceReason).toMatch(/MAESTRALE_CUDA_DRIVER cannot be opened|has no CUDA back end/)
+  const unasked = await run('auto', '', null)
+  expect(unasked.device).toBe('cpu')
+  expect(unasked.deviceReason).toMatch(/has not been proven on hardware|has no CUDA back end/)
 })
