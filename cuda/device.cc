@@ -2,6 +2,7 @@
 #include "cuda/device.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -94,6 +95,15 @@ void PinnedBuffer::release() noexcept {
   if (data_ == nullptr) return;
   device_->driver().cuCtxSetCurrent(device_->context());
   device_->driver().cuMemFreeHost(data_);
+}
+
+DeviceBuffer zeros_on(const Device& device, uint64_t bytes, const char* purpose) {
+  DeviceBuffer buffer(device, bytes, purpose);
+  const PinnedBuffer zeros(device, bytes);
+  std::memset(zeros.data(), 0, bytes);
+  MAESTRALE_CU(device, cuMemcpyHtoDAsync_v2, buffer.address(), zeros.data(), bytes, device.stream());
+  device.synchronize();
+  return buffer;
 }
 
 std::byte* Upload::prepare(uint64_t bytes) {

@@ -81,6 +81,9 @@ class PinnedBuffer {
   uint64_t bytes_ = 0;
 };
 
+// Memory of zeros, which are there when it returns.
+DeviceBuffer zeros_on(const Device& device, uint64_t bytes, const char* purpose);
+
 // Host memory and its copy on the device, as large as it has ever had to be.
 class Upload {
  public:

@@ -2,7 +2,6 @@
 #include "cuda/products.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -20,13 +19,8 @@ void Products::prepare() {
     records = {};
     records = DeviceBuffer(device_, uint64_t(max_rows_) * row_bytes_, "activations");
   }
-  const uint64_t bytes = arrival_bytes(max_rows_, max_cols_);
   arrivals_ = {};
-  arrivals_ = DeviceBuffer(device_, bytes, "activations");
-  const PinnedBuffer zeros(device_, bytes);
-  std::memset(zeros.data(), 0, bytes);
-  MAESTRALE_CU(device_, cuMemcpyHtoDAsync_v2, arrivals_.address(), zeros.data(), bytes, device_.stream());
-  device_.synchronize();
+  arrivals_ = zeros_on(device_, arrival_bytes(max_rows_, max_cols_), "activations");
 }
 
 void Products::rms_norm(int n_rows, Tensor x, Tensor weight, float eps, Tensor out) {
