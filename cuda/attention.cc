@@ -27,18 +27,30 @@ uint64_t bytes_of(const KvConfig& c, int64_t tiles, int64_t chunks, int64_t matr
 
 }  // namespace
 
+int64_t Attention::most_tiles(const KvConfig& config) const {
+  return kFullBlocks * device_.multiprocessors() / config.n_kv_heads + 1;
+}
+
+uint64_t Attention::arrival_bytes(const KvConfig& config) const {
+  return uint64_t(most_tiles(config) * config.n_kv_heads) * sizeof(int32_t);
+}
+
 uint64_t Attention::partial_bytes(const KvConfig& config) const {
   const int64_t longest =
       config.longest_sequence > 0 ? config.longest_sequence : config.max_pages * kPagePositions;
   const int64_t seen = std::min(window_of(config), longest);
-  const int64_t tiles = kFullBlocks * device_.multiprocessors() / config.n_kv_heads + 1;
   const int64_t chunks = int64_t(std::bit_ceil(uint64_t(seen / kChunk + 2)));
-  return std::min(bytes_of(config, tiles, chunks, kMatrixRows[0]), kMostPartials);
+  return std::min(bytes_of(config, most_tiles(config), chunks, kMatrixRows[0]), kMostPartials);
 }
 
 void Attention::configure(const KvConfig& config) {
   partials_ = DeviceBuffer(device_, partial_bytes(config), "attention");
-  for (const auto& kernel : kernels_.attention[size_t(config.type)][config.head_dim > 32]) kernel.load();
+  arrivals_ = zeros_on(device_, arrival_bytes(config), "attention");
+  const auto load = [&](const auto& kernels) {
+    for (const auto& kernel : kernels[size_t(config.type)][config.head_dim > 32]) kernel.load();
+  };
+  load(kernels_.attention);
+  load(kernels_.split_attention);
 }
 
 void Attention::add_tiles(const KvConfig& config, const BatchSequence& sequence, int32_t table,
@@ -85,11 +97,11 @@ void Attention::run(const KvCache& cache, int32_t layer, DevicePointer q, Device
   const int32_t group = heads / cache.config().n_kv_heads;
   if (group_ != group) plan(cache.config(), group);
   for (int width = 0; width < 2; ++width)
-    if (!parts_[width].tiles.empty()) launch(parts_[width], width, cache, layer, q, out, heads);
+    if (!parts_[width].tiles.empty()) launch(parts_[width], width, cache, layer, q, out);
 }
 
 void Attention::launch(const Part& part, int width, const KvCache& cache, int32_t layer, DevicePointer q,
-                       DevicePointer out, int32_t heads) const {
+                       DevicePointer out) const {
   const KvConfig& kv = cache.config();
   const int64_t tiles = int64_t(part.tiles.size()), window = window_of(kv);
   const int32_t matrix_rows = part.most_rows * group_;
@@ -98,16 +110,18 @@ void Attention::launch(const Part& part, int width, const KvCache& cache, int32_
   const int64_t most_chunks = int64_t(std::bit_ceil(uint64_t(part.chunks)));
   const bool split = most_chunks > 1 && tiles * kv.n_kv_heads < kFullBlocks * device_.multiprocessors() &&
                      bytes_of(kv, tiles, most_chunks, matrix_rows) <= partials_.bytes();
-  const int64_t chunks = split ? most_chunks : 1;
   // Scores are exponents of 2.
   const float scale = float(std::numbers::log2e / std::sqrt(double(kv.head_dim)));
-  kernels_.attention[size_t(kv.type)][kv.head_dim > 32][size_t(width)](
-      {.x = tiles, .y = kv.n_kv_heads, .block = 2 * kMatrixRows[width], .z = chunks}, q, out, part.at, pages_,
-      cache.address(), cache.page_stride(), cache.layer_at(layer), group_, kv.head_dim, window, scale,
-      split ? partials_.address() : 0, matrix_rows);
+  const auto launch_with = [&](const auto& kernels, int64_t chunks, auto... more) {
+    kernels[size_t(kv.type)][kv.head_dim > 32][size_t(width)](
+        {.x = tiles, .y = kv.n_kv_heads, .block = 2 * kMatrixRows[width], .z = chunks}, q, out, part.at,
+        pages_, cache.address(), cache.page_stride(), cache.layer_at(layer), group_, kv.head_dim, window,
+        scale, more...);
+  };
   if (split)
-    kernels_.combine_attention({.x = tiles, .y = heads, .block = kv.head_dim}, partials_.address(), out,
-                               part.at, group_, window, matrix_rows, int(chunks));
+    launch_with(kernels_.split_attention, most_chunks, partials_.address(), arrivals_.address(), matrix_rows);
+  else
+    launch_with(kernels_.attention, 1);
 }
 
 }  // namespace maestrale::cuda

@@ -17,7 +17,9 @@ class Attention {
 
   // Allocates what split attention needs and loads the kernels.
   void configure(const KvConfig& config);
-  uint64_t partial_bytes(const KvConfig& config) const;  // that is
+  uint64_t scratch_bytes(const KvConfig& config) const {  // that is
+    return partial_bytes(config) + arrival_bytes(config);
+  }
   // The batch that run() works on, until the next call.
   void begin(const Batch& batch) { batch_ = &batch, group_ = 0; }
   // out = attention of the rotated q, (rows, heads * head_dim), over a layer of the cache.
@@ -32,10 +34,13 @@ class Attention {
     int32_t most_rows = 0;  // of a tile's queries
     DevicePointer at = 0;
   };
+  uint64_t partial_bytes(const KvConfig& config) const;
+  uint64_t arrival_bytes(const KvConfig& config) const;
+  int64_t most_tiles(const KvConfig& config) const;  // of a split
   void plan(const KvConfig& config, int32_t group);
   void add_tiles(const KvConfig& config, const BatchSequence& sequence, int32_t table, int32_t group);
   void launch(const Part& part, int width, const KvCache& cache, int32_t layer, DevicePointer q,
-              DevicePointer out, int32_t heads) const;
+              DevicePointer out) const;
 
   const Device& device_;
   const Kernels& kernels_;
@@ -44,7 +49,7 @@ class Attention {
   Part parts_[2];      // blocks of 16 and of 64 matrix rows
   DevicePointer pages_ = 0;
   Upload plan_;
-  DeviceBuffer partials_;  // of split attention
+  DeviceBuffer partials_, arrivals_;  // of split attention, see cuda/kernels/split_keys.cuh
 };
 
 }  // namespace maestrale::cuda

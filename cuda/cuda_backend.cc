@@ -86,7 +86,7 @@ class CudaBackend final : public Backend, private AdapterOps {
     const uint64_t row =
         sizeof(int64_t) + 4 * uint64_t(config.head_dim) + 2 * sizeof(int32_t) + sizeof(cuda::QueryTile);
     const uint64_t sent = uint64_t(max_rows) * row + uint64_t(config.max_pages) * sizeof(PageId);
-    return cuda::Products::scratch_bytes(max_rows, max_cols) + attention_.partial_bytes(config) +
+    return cuda::Products::scratch_bytes(max_rows, max_cols) + attention_.scratch_bytes(config) +
            cuda::Upload::capacity(sent) + cuda::Logits::device_bytes(max_rows);
   }
   void set_interrupt(const std::atomic<bool>* flag) override { interrupt_ = flag; }

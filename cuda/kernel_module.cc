@@ -32,7 +32,8 @@ std::vector<size_t> parameter_bytes(std::string_view text) {
 
 // Which part a kernel belongs to: those of a storage type, those of attention over a kind of cache, the rest.
 std::string part_of(std::string_view name) {
-  if (name.starts_with("attention_")) return std::string(name.substr(0, name.rfind('_')));
+  if (const size_t at = name.find("attention_"); at != name.npos)
+    return std::string(name.substr(at, name.rfind('_') - at));
   if (name.starts_with("repack_")) return std::string(name.substr(name.find('_') + 1));
   if (name.starts_with("matmul_") && name != "matmul_f32")
     return std::string(name.substr(name.find('_', name.find('_') + 1) + 1));

@@ -15,8 +15,7 @@ Kernels::Kernels(const KernelModule& module)
       low_rank_up(module, "low_rank_up"),
       gather_rows(module, "gather_rows"),
       top_logits(module, "top_logits"),
-      rope_append(module, "rope_append"),
-      combine_attention(module, "combine_attention") {
+      rope_append(module, "rope_append") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
     const std::string type = lower_case_name(kQuantTraits[i].type);
     if (is_gguf_type(kQuantTraits[i].type)) embed[i] = {module, "embed_" + type};  // no others hold tables
@@ -35,11 +34,13 @@ Kernels::Kernels(const KernelModule& module)
     norm_quantize[i] = {module, std::string("norm_quantize_") + forms[i]};
   }
   const char *kv_types[] = {"f16", "bf16", "q8_0"}, *head_dims[] = {"_32", "_128"}, *rows[] = {"_16", "_64"};
-  for (size_t i = 0; i < 3; ++i) {
+  for (size_t i = 0; i < 3; ++i)
     for (size_t d = 0; d < 2; ++d)
-      for (size_t r = 0; r < 2; ++r)
-        attention[i][d][r] = {module, std::string("attention_") + kv_types[i] + head_dims[d] + rows[r]};
-  }
+      for (size_t r = 0; r < 2; ++r) {
+        const std::string name = std::string("attention_") + kv_types[i] + head_dims[d] + rows[r];
+        attention[i][d][r] = {module, name};
+        split_attention[i][d][r] = {module, "split_" + name};
+      }
 }
 
 }  // namespace maestrale::cuda

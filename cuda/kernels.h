@@ -42,10 +42,12 @@ struct Kernels {
   Kernel<Address, Address, int> top_logits;
   Kernel<HeadArgs, Address, Address, Address, int, int> rope_append;
   // By KvType, head_dim (at most 32, 128), matrix rows of a block (16, 64).
-  using AttentionKernel = Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int,
-                                 int64_t, float, Address, int>;
+  using AttentionKernel =
+      Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int, int64_t, float>;
+  using SplitAttentionKernel = Kernel<Address, Address, Address, Address, Address, int64_t, int64_t, int, int,
+                                      int64_t, float, Address, Address, int>;
   std::array<std::array<std::array<AttentionKernel, 2>, 2>, 3> attention;
-  Kernel<Address, Address, Address, int, int64_t, int, int> combine_attention;
+  std::array<std::array<std::array<SplitAttentionKernel, 2>, 2>, 3> split_attention;
 };
 
 // The position of a type in kQuantTraits.

@@ -33,23 +33,23 @@ describe.skipIf(!isBuilt)('cuda kernels', () => {
 
   test.each([
     ['75', /never/],
-    ['80', /^(matmul_tile|attention)_/],
+    ['80', /^(matmul_tile|(split_)?attention)_/],
   ])('for sm_%s one row takes dp4a, more take tensor cores', (arch, copiesBeside) => {
     const text = readFileSync(file(`build/kernels_${arch}.ptx`), 'utf8')
     const seen = new Set<string>()
     for (const kernel of text.split('.visible .entry ').slice(1)) {
       const name = kernel.slice(0, kernel.indexOf('('))
       expect(/\bcp\.async\b/.test(kernel), name).toBe(copiesBeside.test(name))
-      const kind = /^(matmul_(?:row|few|many|most|tile)|attention)_/.exec(name)?.[1]
+      const kind = /^(matmul_(?:row|few|many|most|tile)|(?:split_)?attention)_/.exec(name)?.[1]
       if (!kind) continue
       seen.add(kind)
       const mma = kernel.match(/\bmma\.\S+/)?.[0]
-      const operands = kind === 'attention' || name.endsWith('f16') ? 'f16.f16' : 's8.s8'
+      const operands = kind.endsWith('attention') || name.endsWith('f16') ? 'f16.f16' : 's8.s8'
       if (kind === 'matmul_row')
         expect([mma, /\bdp4a\b/.test(kernel)], name).toEqual([undefined, true])
       else expect(mma, name).toContain(operands)
     }
-    expect(seen.size).toBe(6)
+    expect(seen.size).toBe(7)
   })
 
   test.skipIf(!hasPtxas)(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention_<type>_<head_dim>_<rows>: causal grouped-query attention over the paged cache, within the sliding
-// window, in the manner of FlashAttention-2 (Dao 2023); combine_attention: the end of a split one.
+// window, in the manner of FlashAttention-2 (Dao 2023); split_attention_<type>_<head_dim>_<rows>: the same
+// with the keys divided among blocks (split_keys.cuh).
 //
 // A block takes a few consecutive queries of one sequence and one KV head. The query heads that share the KV
 // head lie below each other: row m of the block's matrix is query m / group, head m % group, so that one
@@ -10,15 +11,15 @@
 // The running softmax goes through the pages that its queries see and no others. It begins anew every kChunk
 // positions, and the chunks are merged in ascending order. Page and chunk borders are absolute positions, and
 // what a query does not see changes none of its bits, so the bits of a query depend neither on its block nor
-// on the batch, nor on whether one block takes all chunks or each has a block of its own (split KV,
-// Flash-Decoding).
+// on the batch, nor on whether one block takes all chunks or each has a block of its own.
 //
-// Grid (tiles, KV heads, chunks or 1), block 32 * warps. head_dim is a multiple of 8 of at most kHeadDim.
+// Grid (tiles, KV heads), split (tiles, KV heads, chunks), block 32 * warps. head_dim is a multiple of 8 of
+// at most kHeadDim.
 #pragma once
 
-#include <math_constants.h>
-
 #include "kv_page.cuh"
+#include "softmax.cuh"
+#include "split_keys.cuh"
 
 namespace maestrale::device {
 
@@ -29,65 +30,6 @@ struct QueryTile {
   int first_row, n_rows;     // of q and out
   long long first_position;  // of first_row
   int first_page, table;     // pages[table] holds positions 64 * first_page ...
-};
-
-// What is known of a softmax after some keys: the greatest score, the sum of exp2(score - greatest), and the
-// values summed with these weights.
-__device__ inline float decay(float greatest, float next) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(greatest - (next == -CUDART_INF_F ? 0.0f : next)));
-  return result;
-}
-__device__ inline float merged(float sum, float shrink, float part, float part_shrink) {
-  return fmaf(part, part_shrink, __fmul_rn(sum, shrink));
-}
-__device__ inline float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
-}
-__device__ inline float quad_sum(float x) {
-  x += __shfl_xor_sync(0xffffffff, x, 1);
-  return x + __shfl_xor_sync(0xffffffff, x, 2);
-}
-
-// The state of a warp's 16 rows; a lane has rows lane / 4 + 8 h.
-template <int kHeadDim>
-struct Softmax {
-  float greatest[2], sum[2];
-  float values[kHeadDim / 8][4];
-
-  __device__ void clear() {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) greatest[h] = -CUDART_INF_F, sum[h] = 0;
-#pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) values[n][i] = 0;
-  }
-  __device__ void merge(const Softmax& part) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const float next = fmaxf(greatest[h], part.greatest[h]);
-      const float shrink = decay(greatest[h], next), part_shrink = decay(part.greatest[h], next);
-      greatest[h] = next;
-      sum[h] = merged(sum[h], shrink, part.sum[h], part_shrink);
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; ++n)
-#pragma unroll
-        for (int i = 2 * h; i < 2 * h + 2; ++i)
-          values[n][i] = merged(values[n][i], shrink, part.values[n][i], part_shrink);
-    }
-  }
-};
-
-// Partial results of a split: for every (tile, KV head, chunk) `rows` rows of (greatest, sum, values).
-struct Partials {
-  float* data;
-  int rows, chunks;
-  __device__ float* row(int tile, int kv_head, int kv_heads, int chunk, int m, int head_dim) const {
-    const long long block = ((long long)tile * kv_heads + kv_head) * chunks + chunk;
-    return data + (block * rows + m) * (head_dim + 2);
-  }
 };
 
 template <class Kv, int kHeadDim, int kWarps>
@@ -216,10 +158,11 @@ struct Attention {
   }
 };
 
-template <class Kv, int kHeadDim, int kWarps>
+// A block takes all keys that its queries see; where kSplit, one chunk of them.
+template <class Kv, int kHeadDim, int kWarps, bool kSplit>
 __device__ void attention(const float* q, float* out, const QueryTile* tiles, const int* pages,
                           unsigned char* cache, long long page_bytes, long long layer_at, int group,
-                          int head_dim, long long window, float scale, float* partials, int partial_rows) {
+                          int head_dim, long long window, float scale, const Partials& partials) {
   using Block = Attention<Kv, kHeadDim, kWarps>;
   __shared__ __align__(16) typename Block::Tile keys, values;
   const Block block = {tiles[blockIdx.x],
@@ -231,13 +174,12 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
                        window,
                        scale};
   const QueryTile& tile = block.tile;
-  const bool split = partials != nullptr;
   const long long last_position = tile.first_position + tile.n_rows - 1;
-  const long long first_page = max(tile.first_position - window + 1, 0ll) / kPage;
-  long long page = first_page, end = last_position / kPage + 1;
+  const int first_page = int(max(tile.first_position - window + 1, 0ll) / kPage);
+  int page = first_page, end = int(last_position / kPage) + 1;
   constexpr int kChunkPages = kChunk / kPage;
-  if (split) {
-    const long long chunk = first_page / kChunkPages + blockIdx.z;
+  if (kSplit) {
+    const int chunk = first_page / kChunkPages + int(blockIdx.z);
     page = max(page, chunk * kChunkPages);
     end = min(end, (chunk + 1) * kChunkPages);
     if (page >= end) return;
@@ -251,13 +193,13 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
   state.clear();
 
   const long long head_at = layer_at + blockIdx.y * PageView<Kv>::bytes(head_dim);
-  const auto view = [&](long long index) {
+  const auto view = [&](int index) {
     return PageView<Kv>{cache + pages[tile.table + index - tile.first_page] * page_bytes + head_at, head_dim};
   };
-  const auto filled = [&](long long index) {
-    return int(min(last_position + 1 - index * kPage, (long long)kPage));
+  const auto filled = [&](int index) {
+    return int(min(last_position + 1 - (long long)index * kPage, (long long)kPage));
   };
-  const auto load_keys = [&](long long index) {
+  const auto load_keys = [&](int index) {
     const PageView<Kv> from = view(index);
     block.load_tile(keys, from.keys, from.key_scales(), filled(index));
     commit_copies();
@@ -276,26 +218,28 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
       load_keys(page + 1);
     else
       commit_copies();
-    if (works) block.weigh(s, state, page * kPage);
+    if (works) block.weigh(s, state, (long long)page * kPage);
     copies_landed();
     __syncthreads();  // the values are there
-    if (works) {
-      block.add_values(s, state, values);
-      if (!split && ((page + 1) % kChunkPages == 0 || page + 1 == end)) {
-        total.merge(state);
-        state.clear();
-      }
+    if (works) block.add_values(s, state, values);
+    if (!kSplit && (page + 1) % kChunkPages == 0 && page + 1 != end) {
+      total.merge(state);
+      state.clear();
     }
     __syncthreads();
   }
-  if (split) {
-    const Partials to = {partials, partial_rows, int(gridDim.z)};
+  if constexpr (kSplit) {
     block.each_pair(state, [&](int h, int m, int d, float2 pair) {
-      float* row = to.row(blockIdx.x, blockIdx.y, gridDim.y, blockIdx.z, m, head_dim);
-      if (d == 0) *reinterpret_cast<float2*>(row) = {state.greatest[h], state.sum[h]};
-      *reinterpret_cast<float2*>(row + 2 + d) = pair;
+      if (d == 0) *partials.state(blockIdx.z, m, head_dim) = {state.greatest[h], state.sum[h]};
+      *reinterpret_cast<float2*>(partials.values(blockIdx.z, m, head_dim) + d) = pair;
+    });
+    const int chunks = int(last_position / kChunk - first_page / kChunkPages) + 1;
+    if (!partials.are_complete(chunks)) return;
+    partials.merge(chunks, block.matrix_rows(), head_dim, [&](int m, int d, float4 values) {
+      *reinterpret_cast<float4*>(out + block.at(m) + d) = values;
     });
   } else {
+    total.merge(state);
     const float inverse[2] = {1.0f / total.sum[0], 1.0f / total.sum[1]};
     block.each_pair(total, [&](int h, int m, int d, float2 pair) {
       *reinterpret_cast<float2*>(out + block.at(m) + d) = {pair.x * inverse[h], pair.y * inverse[h]};
@@ -305,42 +249,21 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
 
 }  // namespace maestrale::device
 
-// Merges the chunks of a split.   Grid (tiles, query heads), block head_dim: a thread has one dimension.
-extern "C" __global__ void __launch_bounds__(128)
-    combine_attention(const float* partials, float* out, const maestrale::device::QueryTile* tiles, int group,
-                      long long window, int partial_rows, int chunks) {
-  using namespace maestrale::device;
-  const QueryTile tile = tiles[blockIdx.x];
-  const int d = threadIdx.x, head_dim = blockDim.x, head = blockIdx.y, heads = gridDim.y;
-  const auto at = [&](int row) { return ((long long)(tile.first_row + row) * heads + head) * head_dim + d; };
-  const Partials from = {const_cast<float*>(partials), partial_rows, chunks};
-  const long long first = max(tile.first_position - window + 1, 0ll) / kChunk;
-  const int n = int((tile.first_position + tile.n_rows - 1) / kChunk - first) + 1;
-  const int chunk_stride = partial_rows * (head_dim + 2);
-  for (int row = 0; row < tile.n_rows; ++row) {
-    const float* part =
-        from.row(blockIdx.x, head / group, heads / group, 0, row * group + head % group, head_dim);
-    float greatest = -CUDART_INF_F, sum = 0, value = 0;
-#pragma unroll 2  // more would take registers that hold other blocks
-    for (int c = 0; c < n; ++c, part += chunk_stride) {
-      const float next = fmaxf(greatest, part[0]);
-      const float shrink = decay(greatest, next), part_shrink = decay(part[0], next);
-      greatest = next;
-      sum = merged(sum, shrink, part[1], part_shrink);
-      value = merged(value, shrink, part[2 + d], part_shrink);
-    }
-    out[at(row)] = value * (1.0f / sum);
-  }
-}
-
-#define MAESTRALE_ATTENTION(Kv, name, head_dim, rows)                                                       \
-  extern "C" __global__ void __launch_bounds__(2 * rows) attention_##name##_##head_dim##_##rows(            \
-      const float* q, float* out, const maestrale::device::QueryTile* tiles, const int* pages,              \
-      unsigned char* cache, long long page_bytes, long long layer_at, int group, int actual_head_dim,       \
-      long long window, float scale, float* partials, int partial_rows) {                                   \
-    maestrale::device::attention<maestrale::device::Kv, head_dim, rows / 16>(                               \
-        q, out, tiles, pages, cache, page_bytes, layer_at, group, actual_head_dim, window, scale, partials, \
-        partial_rows);                                                                                      \
+#define MAESTRALE_ATTENTION(Kv, name, head_dim, rows)                                                  \
+  extern "C" __global__ void __launch_bounds__(2 * rows) attention_##name##_##head_dim##_##rows(       \
+      const float* q, float* out, const maestrale::device::QueryTile* tiles, const int* pages,         \
+      unsigned char* cache, long long page_bytes, long long layer_at, int group, int actual_head_dim,  \
+      long long window, float scale) {                                                                 \
+    maestrale::device::attention<maestrale::device::Kv, head_dim, rows / 16, false>(                   \
+        q, out, tiles, pages, cache, page_bytes, layer_at, group, actual_head_dim, window, scale, {}); \
+  }                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(2 * rows) split_attention_##name##_##head_dim##_##rows( \
+      const float* q, float* out, const maestrale::device::QueryTile* tiles, const int* pages,         \
+      unsigned char* cache, long long page_bytes, long long layer_at, int group, int actual_head_dim,  \
+      long long window, float scale, float* partials, int* arrivals, int partial_rows) {               \
+    maestrale::device::attention<maestrale::device::Kv, head_dim, rows / 16, true>(                    \
+        q, out, tiles, pages, cache, page_bytes, layer_at, group, actual_head_dim, window, scale,      \
+        {partials, arrivals, partial_rows});                                                           \
   }
 #define MAESTRALE_ATTENTIONS(Kv, name)  \
   MAESTRALE_ATTENTION(Kv, name, 32, 16) \

@@ -13,15 +13,6 @@ using namespace maestrale::test;
 
 namespace {
 
-// A counter of one kernel since the latest ptxsim_reset.
-int64_t counter(const std::string& kernel, const std::string& name) {
-  const std::string report = simulator<const char*()>("ptxsim_report")();
-  const size_t begin = report.find("\"" + kernel + "\":{");
-  if (begin == report.npos) return 0;
-  const std::string key = "\"" + name + "\":";
-  return std::stoll(report.substr(report.find(key, begin) + key.size()));
-}
-
 void check_reference(const std::string& name, int chunk) {
   CHECK(check_prompts(*load_cuda(name + "-bf16"), name, chunk) >= 8);
   check_nothing_leaks();
@@ -158,8 +149,10 @@ TEST("cuda: attention computes the pages that are seen and no others") {
         const int64_t seen = window == 0 ? 0 : std::max<int64_t>(0, first - window + 1);
         want += ((end - 1) / 64 - seen / 64 + 1) * (((end - first) * kGroup + 15) / 16);
       }
-    CHECK_EQ(counter("attention_f16_128_64", "mma"), want * 128 * kLayers * kKvHeads);
-    CHECK_EQ(counter("attention_f16_128_16", "mma"), 0);
+    const auto mma = [](const std::string& kernel) { return counter(kernel, "mma"); };
+    CHECK_EQ(mma("attention_f16_128_64") + mma("split_attention_f16_128_64"),
+             want * 128 * kLayers * kKvHeads);
+    CHECK_EQ(mma("attention_f16_128_16") + mma("split_attention_f16_128_16"), 0);
   }
 }
 

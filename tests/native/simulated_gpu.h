@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 
@@ -22,6 +23,15 @@ F* simulator(const char* name) {
 inline void use_simulator(const char* settings) {
   setenv("MAESTRALE_CUDA_DRIVER", PTXSIM_DRIVER, 1);
   CHECK_EQ(simulator<int(const char*)>("ptxsim_configure")(settings), 0);
+}
+
+// A counter of one kernel since the latest ptxsim_reset.
+inline int64_t counter(const std::string& kernel, const std::string& name) {
+  const std::string report = simulator<const char*()>("ptxsim_report")();
+  const size_t begin = report.find("\"" + kernel + "\":{");
+  if (begin == report.npos) return 0;
+  const std::string key = "\"" + name + "\":";
+  return std::stoll(report.substr(report.find(key, begin) + key.size()));
 }
 
 inline void check_nothing_leaks() {
