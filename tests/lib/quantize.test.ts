@@ -2,27 +2,14 @@
 // quantizeModel() and `maestrale quantize`: options, results, and jobs that are stopped and leave nothing behind.
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
-import {
-  type LoadOptions,
-  loadModel,
-  type QuantizeOptions,
-  quantizeModel,
-} from '../../lib/index.js'
+import { loadModel, type QuantizeOptions, quantizeModel } from '../../lib/index.js'
 
 const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
 const vectors = (name: string) => fileURLToPath(new URL(`../vectors/${name}`, import.meta.url))
@@ -110,78 +97,7 @@ describe('quantizeModel', () => {
   })
 })
 
-/** Copies a PEFT adapter and gives each of its matrices a magnitude of ones. */
-function makeDora(from: string, to: string): void {
-  mkdirSync(to)
-  const config = JSON.parse(readFileSync(join(from, 'adapter_config.json'), 'utf8'))
-  writeFileSync(join(to, 'adapter_config.json'), JSON.stringify({ ...config, use_dora: true }))
-  const file = readFileSync(join(from, 'adapter_model.safetensors'))
-  const start = 8 + Number(file.readBigUInt64LE())
-  const header = JSON.parse(file.toString('utf8', 8, start))
-  const parts = [file.subarray(start)]
-  let end = file.length - start
-  for (const [name, { shape }] of Object.entries<{ shape: number[] }>(header)) {
-    if (!name.endsWith('lora_B.weight')) continue
-    const ones = Buffer.from(new Float32Array(shape[0] ?? 0).fill(1).buffer)
-    header[name.replace('lora_B.weight', 'lora_magnitude_vector')] = {
-      dtype: 'F32',
-      shape: [shape[0]],
-      data_offsets: [end, end + ones.length],
-    }
-    parts.push(ones)
-    end += ones.length
-  }
-  const text = Buffer.from(JSON.stringify(header))
-  const length = Buffer.alloc(8)
-  length.writeBigUInt64LE(BigInt(text.length))
-  writeFileSync(join(to, 'adapter_model.safetensors'), Buffer.concat([length, text, ...parts]))
-}
-
 describe('loadModel with quantization', () => {
-  const tokens = [1, 17, 5, 90, 33, 2, 64, 8, 41, 3]
-  const logits = async (path: string, options: LoadOptions = {}) => {
-    await using model = await loadModel(path, options)
-    return { logits: await model.logits(tokens), info: model.info }
-  }
-
-  test('gives the logits of the file that quantizeModel writes', async () => {
-    await quantizeModel(vectors('hf/hd128'), output, { type: 'q4_k_m' })
-    const loaded = await logits(vectors('hf/hd128'), { quantization: 'q4_k_m' })
-    expect(loaded.info.quantization).toEqual({ f32: 5, q4_k: 13, q6_k: 3 })
-    expect(loaded.logits).toEqual((await logits(output)).logits)
-  })
-
-  test('gives those of a bitsandbytes checkpoint', async () => {
-    const ours = await logits(vectors('hf/swa16'), { quantization: 'nf4' })
-    expect(ours.info.quantization).toEqual({ nf4: 21, bf16: 2, f32: 7 })
-    expect(ours.logits).toEqual((await logits(vectors('hf/swa16-nf4'))).logits)
-  })
-
-  // DoRA brings the rows to lengths, which are those of the weights as they were quantised.
-  const withAdapter = async (path: string, adapter: string, options: LoadOptions = {}) => {
-    await using model = await loadModel(path, options)
-    const { name } = await model.loadAdapter(adapter)
-    return await model.logits(tokens, { adapter: name })
-  }
-
-  test('gives DoRA the lengths of the quantised rows', async () => {
-    const [base, dora] = [vectors('models/full-bf16.gguf'), vectors('adapters/full-dora')]
-    await quantizeModel(base, output, { type: 'q4_0' })
-    const loaded = await withAdapter(base, dora, { quantization: 'q4_0' })
-    expect(loaded).toEqual(await withAdapter(output, dora))
-    expect(loaded).not.toEqual((await logits(base, { quantization: 'q4_0' })).logits)
-  })
-
-  test('gives DoRA the lengths of rows in FP4 with double quantisation', async () => {
-    const dora = join(folder, 'dora')
-    makeDora(vectors('adapters/swa16-qv'), dora)
-    const options = { quantization: 'fp4', doubleQuant: true } as const
-    const loaded = await withAdapter(vectors('hf/swa16'), dora, options)
-    expect(loaded).toEqual(await withAdapter(vectors('hf/swa16-fp4-double'), dora))
-    const other = await withAdapter(vectors('hf/swa16'), dora, { quantization: 'fp4' })
-    expect(loaded).not.toEqual(other)
-  })
-
   test.each<[object, string]>([
     [{ quantization: 'q9' }, "quantization must be 'nf4', 'fp4', 'f32'"],
     [{ doubleQuant: 1 }, 'doubleQuant must be a boolean'],

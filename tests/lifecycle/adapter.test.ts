@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 
 import { loadModel } from '../../lib/index.js'
-import { residentBytes } from './resident.js'
+import { residentBytes } from '../resident.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../../models/${path}`, import.meta.url))
 const seconds = Number(process.env.MAESTRALE_CHURN_SECONDS ?? 4)

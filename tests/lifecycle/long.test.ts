@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 
 import { loadModel } from '../../lib/index.js'
-import { residentBytes } from './resident.js'
+import { residentBytes } from '../resident.js'
 
 const path = fileURLToPath(new URL('../vectors/models/hd128-q4_0.gguf', import.meta.url)) // window 64
 const tokens = Number(process.env.MAESTRALE_LONG_TOKENS ?? 16_000)
