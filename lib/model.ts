@@ -252,7 +252,7 @@ export class Model implements AsyncDisposable {
    *
    * @throws TypeError or RangeError with ERR_INVALID_ARG, also when there is no such file; MaestraleError
    *   ERR_ADAPTER (damaged, made for another model, the name is taken, or it asks for something that is not
-   *   supported, which the message names), ERR_OUT_OF_MEMORY, ERR_DOWNLOAD, ERR_DISPOSED
+   *   supported, which the message names), ERR_OUT_OF_MEMORY, ERR_DOWNLOAD, ERR_DISPOSED; the signal's reason
    * @example
    * await model.loadAdapter('./my-lora', { scale: 0.8 })
    * const { text } = await model.generate(prompt, { adapter: 'my-lora' })
@@ -261,8 +261,10 @@ export class Model implements AsyncDisposable {
     const site = captureCallSite(this.loadAdapter)
     nonEmptyText(path, 'path')
     checkOptions(options, ADAPTER_CHECKS)
-    const { name = adapterName(path), scale = 1 } = options
-    const local = await resolveModel(path)
+    const { name = adapterName(path), scale = 1, signal } = options
+    signal?.throwIfAborted()
+    const local = await resolveModel(path, options)
+    signal?.throwIfAborted()
     return await this.#adapterJob(site, () => this.#native.loadAdapter(local, name, scale))
   }
 

@@ -122,6 +122,8 @@ export const GENERATE_CHECKS: Checks<GenerateOptions> = {
 export const ADAPTER_CHECKS: Checks<AdapterOptions> = {
   name: nonEmptyText,
   scale: number(-1000, 1000),
+  onProgress: functionValue,
+  signal,
 }
 
 /** Checked load options with every default filled in. */

@@ -131,6 +131,10 @@ export interface AdapterOptions {
   name?: string
   /** Multiplies what the adapter adds, on top of its own alpha / rank. Default 1; -1000 to 1000. */
   scale?: number
+  /** Called while bytes arrive from the hub. */
+  onProgress?: (progress: LoadProgress) => void
+  /** Stops a download, which can be continued; the promise then rejects with the signal's reason. */
+  signal?: AbortSignal
 }
 
 /** A loaded LoRA adapter. */

@@ -341,6 +341,24 @@ describe('hf: where a model or an adapter is named', () => {
     await expect(model.loadAdapter('hf:org/repo')).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
   })
 
+  test('loadAdapter reports its download, which a signal stops', async () => {
+    hub.files = adapterFiles()
+    await using model = await loadModel(
+      fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url)),
+    )
+    const controller = new AbortController()
+    const reason = new Error('enough')
+    const { signal } = controller
+    const onProgress = () => controller.abort(reason)
+    await expect(model.loadAdapter('hf:org/repo', { onProgress, signal })).rejects.toBe(reason)
+    expect(model.stats().adapters).toEqual([])
+    await expect(model.loadAdapter('hf:org/repo', { signal })).rejects.toBe(reason)
+    const seen: LoadProgress[] = []
+    await model.loadAdapter('hf:org/repo', { onProgress: (progress) => seen.push(progress) })
+    const total = Object.values(hub.files).reduce((sum, file) => sum + file.length, 0)
+    expect(seen.at(-1)).toEqual({ phase: 'download', loaded: total, total })
+  })
+
   test('an adapter in a pickle is refused, not downloaded', async () => {
     hub.files = { 'adapter_config.json': MINI, 'adapter_model.bin': MINI }
     await using model = await loadModel(
