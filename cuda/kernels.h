@@ -26,7 +26,7 @@ struct Kernels {
   // By position in kQuantTraits.
   std::array<Kernel<Address, Address, Address, int, int64_t>, kQuantTraits.size()> embed;
   std::array<Kernel<Address, Address, int, int, int64_t>, kQuantTraits.size()> repack;
-  Kernel<Address, Address, Address, int, int, int, int> matmul_f32;
+  Kernel<F32Args> matmul_f32;
   // By the number of rows: one, kFewRows, kManyRows, kMostRows, more. Of F16 and BF16 there are
   // matmul_few and matmul_many.
   std::array<Kernel<MatmulArgs>, kQuantTraits.size()> matmul_row, matmul_few, matmul_many, matmul_most,

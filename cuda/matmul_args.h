@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels that multiply with quantised weights are given, the same on both sides.
+// What the kernels that multiply are given, the same on both sides.
 #pragma once
 
 #include "cuda/head_args.h"
@@ -28,6 +28,17 @@ struct MatmulArgs {
   int rows;
   int units;
   Epilogue epilogue;
+};
+
+// Of up to three weights in F32.
+struct F32Args {
+  const float* weight[3];  // (features, cols)
+  float* out[3];           // (rows, features)
+  int features[3];
+  int rows;
+  const float* x;  // (rows, cols)
+  int cols;
+  int adds;  // to what out holds, or replaces it
 };
 
 // Rows that the kernels take at once.

@@ -97,12 +97,23 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
     kernels_.matmul_tile[type]({ceil_div(n_rows, kTileRows), blocks(kTileStripes), 256}, args);
 }
 
-void Products::multiply_f32(int n_rows, Tensor x, const Projection& projection, bool add) {
-  const Matrix& w = *projection.weight;
-  forget(projection.out);
-  kernels_.matmul_f32({ceil_div(w.rows, 4), ceil_div(n_rows, 8), 128},
-                      DevicePointer(reinterpret_cast<uintptr_t>(w.data)), address(x), address(projection.out),
-                      n_rows, int(w.cols), int(w.rows), int(add));
+void Products::multiply_f32(int n_rows, Tensor x, std::span<const Part> parts, bool add) {
+  static_assert(std::has_unique_object_representations_v<F32Args>);
+  F32Args args{};
+  int64_t most = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const auto& [weight, out] = parts[p].projection;
+    forget(out);
+    args.weight[p] = reinterpret_cast<const float*>(weight->data);
+    args.out[p] = out.data;
+    args.features[p] = int(weight->rows);
+    most = std::max(most, weight->rows);
+  }
+  args.x = x.data;
+  args.rows = n_rows;
+  args.cols = int(parts[0].projection.weight->cols);
+  args.adds = add;
+  kernels_.matmul_f32({ceil_div(most, 4), ceil_div(n_rows, 8), 128, int64_t(parts.size())}, args);
 }
 
 void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projections, const HeadArgs* heads) {
@@ -115,14 +126,14 @@ void Products::matmul(int n_rows, Tensor x, std::span<const Projection> projecti
     const QuantType type = left[0].projection.weight->type;
     const auto others = std::stable_partition(
         left.begin(), left.end(), [&](const Part& p) { return p.projection.weight->type == type; });
+    const std::span parts(left.data(), size_t(others - left.begin()));
     if (is_tiled(type)) {
       const Form form = form_of(type);
       if (form_there != form) quantize(n_rows, x, form);
       form_there = form;
-      multiply(n_rows, {left.data(), size_t(others - left.begin())},
-               heads != nullptr ? Epilogue::kHeads : Epilogue::kStore, heads);
+      multiply(n_rows, parts, heads != nullptr ? Epilogue::kHeads : Epilogue::kStore, heads);
     } else {
-      for (auto p = left.begin(); p != others; ++p) multiply_f32(n_rows, x, p->projection, false);
+      multiply_f32(n_rows, x, parts, false);
     }
     left.erase(left.begin(), others);
   }
@@ -138,13 +149,12 @@ void Products::matmul_rows(RowRange rows, Tensor x, const Projection& projection
 }
 
 void Products::matmul_add(int n_rows, Tensor x, const Matrix& weight, Tensor residual) {
-  const Projection projection{&weight, residual};
+  const Part part{{&weight, residual}};
   if (!is_tiled(weight.type)) {
     settle(n_rows, x);
-    return multiply_f32(n_rows, x, projection, true);
+    return multiply_f32(n_rows, x, {&part, 1}, true);
   }
   quantize(n_rows, x, form_of(weight.type));
-  const Part part{projection};
   multiply(n_rows, {&part, 1}, Epilogue::kAdd);
 }
 

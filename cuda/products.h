@@ -98,7 +98,7 @@ class Products {
   void matmul(int n_rows, Tensor x, std::span<const Projection> projections, const HeadArgs* heads);
   // Products of the records with parts of one type.
   void multiply(int n_rows, std::span<const Part> parts, Epilogue epilogue, const HeadArgs* heads = nullptr);
-  void multiply_f32(int n_rows, Tensor x, const Projection& projection, bool add);
+  void multiply_f32(int n_rows, Tensor x, std::span<const Part> parts, bool add);
 
   const Device& device_;
   const Kernels& kernels_;

@@ -17,6 +17,8 @@
 #include "cuda/logits.h"
 #include "cuda/low_rank.h"
 #include "cuda_parts.h"
+#include "model/gguf_weights.h"
+#include "model/quantized_weights.h"
 #include "reference.h"
 
 using namespace maestrale;
@@ -271,12 +273,15 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   if (!worse.empty()) fail(__FILE__, __LINE__, "worse than the committed figures:\n" + worse);
 }
 
-static void check_launches(const char* name, bool mixes) {
+static void check_launches(const char* name, bool mixes, bool in_f32 = false) {
   use_simulator("cc=80,races=0,initcheck=0");  // it reads keys that nobody wrote
   const MappedFile file(std::string(test::kVectors) + "/models/" + name + ".gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
   const ModelConfig config = config_from_gguf(header);
-  const auto model = load_gguf_model(file, header, config, make_cuda_backend(0), {});
+  const GgufWeights stored(file, header, config);
+  const QuantizedWeights f32(stored, quant_mix("f32"), config);
+  const auto model =
+      load_model(in_f32 ? static_cast<const WeightStore&>(f32) : stored, config, make_cuda_backend(0), {});
   model->prepare(16, {config.n_layers, config.n_kv_heads, config.head_dim, KvType::kF16, 32, 0});
   const auto launches_of_step = [&](int64_t position) {
     Timeline timeline;
@@ -297,9 +302,10 @@ static void check_launches(const char* name, bool mixes) {
   }
   CHECK_EQ(mixed > 0, mixes);
   // Before the layers the embedding, behind them the rows wanted, their norm and the output.
-  CHECK_EQ(launches_of_step(5), 8 * config.n_layers + mixed + 4);
+  const int want = (in_f32 ? 9 : 8) * config.n_layers + mixed + 4;
+  CHECK_EQ(launches_of_step(5), want);
   // Where the keys are divided among blocks, too.
-  CHECK_EQ(launches_of_step(700), 8 * config.n_layers + mixed + 4);
+  CHECK_EQ(launches_of_step(700), want);
   CHECK(counter("split_attention_f16_128_16", "launches") > 0);
 }
 
@@ -308,4 +314,8 @@ TEST(
     "own") {
   for (const char* name : {"hd128-q6_k", "hd128-bf16"}) check_launches(name, false);
   check_launches("hd128-q4_k_m", true);
+}
+
+TEST("cuda: with weights in F32 a decoding step takes nine launches a layer") {
+  check_launches("hd128-bf16", false, true);
 }
