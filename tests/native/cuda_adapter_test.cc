@@ -108,21 +108,6 @@ void check_mixed(Model& model, const std::string& base, const Directories& direc
                          {qv, 1}, {whole, 1}, {dora, 1}, {head, 1}, {nullptr, 1}});  // a step of decoding
 }
 
-// Calls of a function so far, or things of a kind that exist.
-int reported(const std::string& name) {
-  const std::string report = simulator<const char*()>("ptxsim_report")();
-  const size_t at = report.find("\"" + name + "\":");
-  return at == report.npos ? 0 : std::stoi(report.substr(at + name.size() + 3));
-}
-
-int launches() {
-  const std::string report = simulator<const char*()>("ptxsim_report")(), key = "\"launches\":";
-  int sum = 0;
-  for (size_t at = report.find(key); at != report.npos; at = report.find(key, at + 1))
-    sum += std::atoi(report.c_str() + at + key.size());
-  return sum;
-}
-
 // One step of decoding, a row for each adapter.
 void decode(Model& model, std::span<const Adapter* const> adapters, int64_t position) {
   Batch batch;
@@ -168,12 +153,12 @@ TEST(
   decode(*model, none, 5);
   simulator<int()>("ptxsim_reset")();
   decode(*model, none, 6);
-  const int plain = launches();
+  const int64_t plain = kernel_launches();
   simulator<int()>("ptxsim_reset")();
   decode(*model, first, 5);
   // All seven products of each of the two layers change: two launches for each of the four inputs; and RoPE
   // with the cache and the records of what is gated are no longer part of a product.
-  CHECK_EQ(launches() - plain, 2 * 10);
+  CHECK_EQ(kernel_launches() - plain, 2 * 10);
   decode(*model, first, 6);
   decode(*model, first, 7);
   simulator<int()>("ptxsim_reset")();
@@ -192,7 +177,7 @@ TEST(
 TEST("cuda: adapters that are loaded hold no stream") {
   use_simulator("cc=80,races=0,count=0");
   const auto model = load_cuda("swa16-bf16");
-  const int streams = reported("streams");
+  const int64_t streams = reported("streams");
   CHECK_EQ(streams, 1);  // of the steps
   std::vector<std::unique_ptr<const Adapter>> adapters;
   for (int i = 0; i < 5; ++i) adapters.push_back(load(*model, vectors("adapters/swa16-qv"), "swa16-bf16"));

@@ -172,11 +172,6 @@ TEST("cuda: a decoding step is one graph, which allocates nothing and waits for 
   use_simulator("cc=80,races=0");
   const auto model = load_cuda("hd128-q4_k_m", {.sliding_window = 0});
   const auto reference = load_cuda("hd128-q4_k_m", {.sliding_window = 0});
-  const auto calls = [](const std::string& name) {
-    const std::string report = simulator<const char*()>("ptxsim_report")();
-    const size_t at = report.find("\"" + name + "\":");
-    return at == report.npos ? 0 : std::stoi(report.substr(at + name.size() + 3));
-  };
   Timeline timelines[] = {Timeline(0, 8), Timeline(8, 8), Timeline(16, 8)}, plain(0, 8);
   std::vector<int32_t> history;
   simulator<int()>("ptxsim_reset")();
@@ -188,7 +183,7 @@ TEST("cuda: a decoding step is one graph, which allocates nothing and waits for 
                "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
                "cuGraphLaunch\ncuMemcpyDtoHAsync_v2\ncuStreamSynchronize\n");
     else
-      CHECK_EQ(calls("cuGraphInstantiateWithFlags"), step);
+      CHECK_EQ(reported("cuGraphInstantiateWithFlags"), step);
     // The same tokens as one prompt, whose launches are made at once.
     const std::vector<float> got(logits.begin(), logits.begin() + 512);
     history.push_back(10 * step);
@@ -199,10 +194,10 @@ TEST("cuda: a decoding step is one graph, which allocates nothing and waits for 
   // Another number of sequences is another graph; the first one is found again.
   simulator<int()>("ptxsim_reset")();
   for (int step = 0; step < 3; ++step) decode(*model, timelines, step);
-  CHECK_EQ(calls("cuGraphInstantiateWithFlags"), 1);
+  CHECK_EQ(reported("cuGraphInstantiateWithFlags"), 1);
   decode(*model, std::span(timelines).first(2), 1);
-  CHECK_EQ(calls("cuGraphInstantiateWithFlags"), 1);
-  CHECK_EQ(calls("cuGraphLaunch"), 3);
+  CHECK_EQ(reported("cuGraphInstantiateWithFlags"), 1);
+  CHECK_EQ(reported("cuGraphLaunch"), 3);
 }
 
 TEST("cuda: a failure is an error with the call, and the process goes on") {

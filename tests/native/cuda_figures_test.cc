@@ -49,7 +49,7 @@ struct Figures {
 
 // The counters of `kernel` since the last reset.
 std::map<std::string, double> counters(const std::string& kernel) {
-  const std::string report = simulator<const char*()>("ptxsim_report")();
+  const std::string report = simulator_report();
   const size_t at = report.find("\"" + kernel + "\":{");
   if (at == report.npos) fail(__FILE__, __LINE__, kernel + " has not run");
   std::map<std::string, double> values;
@@ -288,11 +288,7 @@ static void check_launches(const char* name, bool mixes, bool in_f32 = false) {
     timeline.position = position;
     simulator<int()>("ptxsim_reset")();
     run_logits(*model, tokens_below(512, 1), 1, timeline);
-    const std::string report = simulator<const char*()>("ptxsim_report")(), key = "\"launches\":";
-    int launches = 0;
-    for (size_t at = report.find(key); at != report.npos; at = report.find(key, at + 1))
-      launches += std::atoi(report.c_str() + at + key.size());
-    return launches;
+    return kernel_launches();
   };
   int mixed = 0;  // layers whose values have weights of another type than queries and keys
   for (int layer = 0; layer < config.n_layers; ++layer) {

@@ -14,11 +14,7 @@ using namespace maestrale::test;
 
 namespace {
 
-int loaded_modules() {
-  const std::string report = simulator<const char*()>("ptxsim_report")(), key = "\"cuModuleLoadDataEx\":";
-  const size_t at = report.find(key);
-  return at == report.npos ? 0 : std::stoi(report.substr(at + key.size()));
-}
+int64_t loaded_modules() { return reported("cuModuleLoadDataEx"); }
 
 struct Loaded {
   explicit Loaded(const std::string& name, KvType kv = KvType::kF16)

@@ -47,12 +47,6 @@ void check_top(const TopLogits& top, std::span<const float> row) {
   }
 }
 
-int64_t number(const std::string& key) {
-  const std::string report = simulator<const char*()>("ptxsim_report")();
-  const size_t at = report.find("\"" + key + "\":");
-  return at == report.npos ? 0 : std::stoll(report.substr(at + key.size() + 3));
-}
-
 OpenOptions on_cuda() {
   OpenOptions options;
   options.path = "models/hd128-q4_k_m.gguf";
@@ -128,12 +122,8 @@ TEST("cuda: a step that draws has one launch more, the same calls, and copies wh
              "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
              "cuGraphLaunch\n" +
                  copies + "cuStreamSynchronize\n");
-    CHECK_EQ(number("bytesToHost"), int64_t(bytes));
-    const std::string report = simulator<const char*()>("ptxsim_report")(), key = "\"launches\":";
-    int all = 0;
-    for (size_t at = report.find(key); at != report.npos; at = report.find(key, at + 1))
-      all += std::atoi(report.c_str() + at + key.size());
-    CHECK_EQ(all, launches);
+    CHECK_EQ(reported("bytesToHost"), int64_t(bytes));
+    CHECK_EQ(kernel_launches(), launches);
   };
   const std::string copy = "cuMemcpyDtoHAsync_v2\n";
   const int launches = 8 * config.n_layers + 4;
@@ -193,7 +183,7 @@ TEST("cuda: a request that draws from the highest logits copies nothing else to 
     r.sampling = sampling;
     simulator<int()>("ptxsim_reset")();
     host.run(r);
-    return number("bytesToHost");
+    return reported("bytesToHost");
   };
   const int64_t top = sizeof(TopRecord), row = host.vocab_size() * 4;
   CHECK_EQ(bytes({.temperature = 0}), 6 * top);
