@@ -33,7 +33,8 @@ import {
 } from '../../lib/index.js'
 import { COMMIT, FakeHub } from './fake-hub.js'
 
-const MINI = readFileSync(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
+const MINI_PATH = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
+const MINI = readFileSync(MINI_PATH)
 const BIG = randomBytes(300_000)
 const adapterFiles = () =>
   Object.fromEntries(
@@ -323,8 +324,7 @@ describe('hf: where a model or an adapter is named', () => {
 
   test('loadAdapter and mergeAdapter', async () => {
     hub.files = adapterFiles()
-    const mini = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
-    const model = await loadModel(mini)
+    const model = await loadModel(MINI_PATH)
     const { name } = await model.loadAdapter('hf:org/repo')
     expect(name).toBe('repo')
     const { tokens } = await model.generate('And', { maxNewTokens: 3, adapter: 'repo' })
@@ -343,9 +343,7 @@ describe('hf: where a model or an adapter is named', () => {
 
   test('loadAdapter reports its download, which a signal stops', async () => {
     hub.files = adapterFiles()
-    await using model = await loadModel(
-      fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url)),
-    )
+    await using model = await loadModel(MINI_PATH)
     const controller = new AbortController()
     const reason = new Error('enough')
     const { signal } = controller
@@ -361,9 +359,7 @@ describe('hf: where a model or an adapter is named', () => {
 
   test('an adapter in a pickle is refused, not downloaded', async () => {
     hub.files = { 'adapter_config.json': MINI, 'adapter_model.bin': MINI }
-    await using model = await loadModel(
-      fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url)),
-    )
+    await using model = await loadModel(MINI_PATH)
     await expect(model.loadAdapter('hf:org/repo')).rejects.toEqual(
       failure('ERR_MODEL_UNSUPPORTED', /'adapter_model.bin', a pickle file/),
     )
