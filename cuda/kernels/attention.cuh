@@ -36,6 +36,8 @@ template <class Kv, int kHeadDim, int kWarps>
 struct Attention {
   static constexpr int kRows = 16 * kWarps, kThreads = 32 * kWarps;
   using Tile = __half[kPage][kHeadDim + 8];  // the padding spreads rows over the banks
+  using Own = OwnPartial<kHeadDim>;
+  static_assert(sizeof(typename Own::Row) * kRows <= 2 * sizeof(Tile));
 
   QueryTile tile;
   int group, heads, head_dim, lane, warp;
@@ -164,7 +166,8 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
                           unsigned char* cache, long long page_bytes, long long layer_at, int group,
                           int head_dim, long long window, float scale, const Partials& partials) {
   using Block = Attention<Kv, kHeadDim, kWarps>;
-  __shared__ __align__(16) typename Block::Tile keys, values;
+  __shared__ __align__(16) typename Block::Tile tiles_there[2];
+  auto &keys = tiles_there[0], &values = tiles_there[1];
   const Block block = {tiles[blockIdx.x],
                        group,
                        int(gridDim.y) * group,
@@ -229,13 +232,16 @@ __device__ void attention(const float* q, float* out, const QueryTile* tiles, co
     __syncthreads();
   }
   if constexpr (kSplit) {
+    const typename Block::Own own{reinterpret_cast<typename Block::Own::Row*>(tiles_there)};
     block.each_pair(state, [&](int h, int m, int d, float2 pair) {
-      if (d == 0) *partials.state(blockIdx.z, m, head_dim) = {state.greatest[h], state.sum[h]};
+      const float2 of_row = {state.greatest[h], state.sum[h]};
+      if (d == 0) *own.state(m) = *partials.state(blockIdx.z, m, head_dim) = of_row;
+      *reinterpret_cast<float2*>(own.values(m) + d) = pair;
       *reinterpret_cast<float2*>(partials.values(blockIdx.z, m, head_dim) + d) = pair;
     });
     const int chunks = int(last_position / kChunk - first_page / kChunkPages) + 1;
     if (!partials.are_complete(chunks)) return;
-    partials.merge(chunks, block.matrix_rows(), head_dim, [&](int m, int d, float4 values) {
+    partials.merge(chunks, own, block.matrix_rows(), head_dim, [&](int m, int d, float4 values) {
       *reinterpret_cast<float4*>(out + block.at(m) + d) = values;
     });
   } else {

@@ -1,13 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Split KV (Flash-Decoding): each chunk of the keys that queries see has a block of its own. It leaves what
 // it knows of the softmax in memory, and the block that finishes last merges all of that, in the order of the
-// keys, with the bits of a block that takes all of them.
+// keys, with the bits of a block that takes all of them. It keeps its own share in shared memory, so that n
+// blocks read what n - 1 have left: of a chunk's keys and values 3.1 % in q8_0, half as much in 16 bits.
 #pragma once
 
 #include "last_block.cuh"
 #include "softmax.cuh"
 
 namespace maestrale::device {
+
+// The share of this block, in shared memory: a row's values, then (greatest, sum). Pairs of four rows that
+// a half warp writes together lie on different banks.
+template <int kHeadDim>
+struct OwnPartial {
+  using Row = float[kHeadDim + 8];
+  Row* rows;
+
+  __device__ float* values(int m) const { return rows[m]; }
+  __device__ float2* state(int m) const { return reinterpret_cast<float2*>(rows[m] + kHeadDim); }
+};
 
 // What blocks leave, in a grid of (tiles, KV heads, chunks): `rows` rows of values for each block, behind all
 // of them (greatest, sum) of each row.
@@ -30,8 +42,8 @@ struct Partials {
   __device__ bool are_complete(int chunks) const { return is_last_block(arrivals + tile(), 1, chunks); }
 
   // out(m, d, the values from d on) for all of n_rows rows; a thread takes four dimensions of a row.
-  template <class F>
-  __device__ void merge(int chunks, int n_rows, int head_dim, F out) const {
+  template <int kHeadDim, class F>
+  __device__ void merge(int chunks, const OwnPartial<kHeadDim>& own, int n_rows, int head_dim, F out) const {
     constexpr int kAtOnce = 8;  // chunks whose loads are on their way together
     const int vectors = head_dim / 4;
     for (int i = threadIdx.x; i < n_rows * vectors; i += blockDim.x) {
@@ -43,7 +55,10 @@ struct Partials {
         float4 parts[kAtOnce];
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c)
-          if (first + c < chunks) {
+          if (first + c == int(blockIdx.z)) {
+            states[c] = *own.state(m);
+            parts[c] = *reinterpret_cast<const float4*>(own.values(m) + d);
+          } else if (first + c < chunks) {
             states[c] = __ldcg(state(first + c, m, head_dim));
             parts[c] = __ldcg(reinterpret_cast<const float4*>(values(first + c, m, head_dim) + d));
           }
