@@ -55,16 +55,17 @@ struct Partials {
         float4 parts[kAtOnce];
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c)
-          if (first + c == int(blockIdx.z)) {
-            states[c] = *own.state(m);
-            parts[c] = *reinterpret_cast<const float4*>(own.values(m) + d);
-          } else if (first + c < chunks) {
+          if (first + c < chunks && first + c != int(blockIdx.z)) {
             states[c] = __ldcg(state(first + c, m, head_dim));
             parts[c] = __ldcg(reinterpret_cast<const float4*>(values(first + c, m, head_dim) + d));
           }
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c)
           if (first + c < chunks) {
+            if (first + c == int(blockIdx.z)) {
+              states[c] = *own.state(m);
+              parts[c] = *reinterpret_cast<const float4*>(own.values(m) + d);
+            }
             const float next = fmaxf(greatest, states[c].x);
             const float shrink = decay(greatest, next), part_shrink = decay(states[c].x, next);
             greatest = next;
