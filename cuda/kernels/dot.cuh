@@ -57,6 +57,9 @@ struct GlobalRows {
   __device__ uint4 low_codes(int g, int t) const {
     return load16(records + row[g] + (kRecordBytes + 64 * t));
   }
+  __device__ uint4 own_tail() const {  // part l % 4 of row l / 4
+    return load16(records + row[0] + ((kUnitRecords - 1) * kRecordBytes + kTail));
+  }
   __device__ uint4 tail(int g, int j, int part) const { return load16(records + column[g][j] + 16 * part); }
   __device__ uint2 scales(int g, int j, int t) const { return load8(records + column[g][j] + 8 * t); }
   __device__ float scale(int g, int j) const {
@@ -64,28 +67,43 @@ struct GlobalRows {
   }
 };
 
+// Tails of eight rows, [part][row], on their way from lanes that fetch 16 bytes each, so that no sector is
+// asked for twice, to those that multiply with them. Neither side finds two rows or parts on one bank.
+using Tails = uint4[4][10];
+
 // A unit of the activations of one group, fetched once into registers for several stripes.
 template <class Tiled>
 struct HeldRows {
   uint4 x[kTilesPerUnit], y[kTilesPerUnit], parts[2][3];
   float d[2];
-  __device__ explicit HeldRows(const GlobalRows<1, kRecords<Tiled>>& rows) {
+  __device__ HeldRows(const GlobalRows<1, kRecords<Tiled>>& rows, Tails& tails, int lane) {
+    constexpr bool kStaged = wants(0) || wants(2);  // more than the scale
+    const int own = lane & 3;
+    uint4 tail;
+    if (kStaged && (own < 3 ? wants(own) : kWantsScale)) tail = rows.own_tail();
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
       x[t] = rows.codes(0, t);
       if constexpr (kTwoBytes<Tiled>) y[t] = rows.low_codes(0, t);
     }
+    if (kStaged) {
+      __syncwarp();  // what was there before has been read
+      tails[own][lane >> 2] = tail;
+      __syncwarp();
+    }
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
+      const int row = 2 * (lane & 3) + j;
 #pragma unroll
       for (int part = 0; part < 3; ++part)
-        if (wants(part)) parts[j][part] = rows.tail(0, j, part);
-      if constexpr (requires { Tiled::kSub; }) d[j] = rows.scale(0, j);
+        if (wants(part)) parts[j][part] = tails[part][row];
+      if (kWantsScale) d[j] = kStaged ? __uint_as_float(tails[3][row].x) : rows.scale(0, j);
     }
   }
+  static constexpr bool kWantsScale = requires { Tiled::kSub; };  // of part 3
   // Whether this part of the tail is multiplied with: sums of 16 or 32 columns, or scales of 32.
   static __device__ constexpr bool wants(int part) {
-    if constexpr (requires { Tiled::kSub; })
+    if constexpr (kWantsScale)
       return Tiled::kMinWords == 2 ? part == 2 : Tiled::kMinWords == 4 && part < 2;
     else
       return part < 2 || Tiled::kHasM;

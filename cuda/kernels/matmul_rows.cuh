@@ -53,7 +53,8 @@ __device__ void matmul_rows(const MatmulArgs& args) {
       for (int u = begin; u < end; ++u, unit += Tiled::kBytes) {
         if constexpr (kGroups == 1) {
           rows.records = args.records + u * kUnitBytes;
-          const HeldRows<Tiled> held(rows);
+          __shared__ Tails tails[kSegments];
+          const HeldRows<Tiled> held(rows, tails[warp], lane);
 #pragma unroll
           for (int p = 0; p < kStripes; ++p) {
             if (p >= stripes) break;  // and a branch that keeps ptxas from fetching all stripes at once
