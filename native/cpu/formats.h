@@ -5,8 +5,9 @@
 // A unit of 256 elements is read in groups of kGroup sub-blocks, after which the positions of bits repeat:
 //
 //   operand<b, l>(unit, g)  line l of sub-block b of group g as unsigned bytes (16 rows x 4 elements)
-//   scale<b>(unit, g)       integer scales of that sub-block, int32 per row
-//   minimum<b>(unit, g)     integer minima of that sub-block, int32 per row (kHasMins)
+//   scale<b>(unit, g)       the integer scales of that sub-block, of 32 elements, int32 per row
+//   scales<p>(unit, g)      the integer scales of pair p of sub-blocks of group g, of 16 elements, as int16
+//   pairs minima<p>(unit)         the integer minima of pair p of the unit's sub-blocks, likewise (kHasMins)
 //
 // The group is a loop, not a template parameter, so that the code of a tile stays small: see Tile.
 #pragma once
@@ -44,42 +45,38 @@ typename V::I fifth_bits(const std::byte* plane) {
   return move_bits<V, 2 * (l % 4) + b % 2, 4>(V::line(plane + 64 * ((b / 2) * 2 + l / 4)), 0x10101010);
 }
 
-// Two int32 vectors of values within int16 as one vector of int16 pairs (first in the low half).
-template <class V>
-typename V::I pair_up(typename V::I first, typename V::I second) {
-  return V::or_i(V::and_i(first, V::set1_i(0xffff)), V::template shl<16>(second));
-}
-
 // The 6-bit scales and minima shared by Q4_K and Q5_K.
 template <class V, class P>
 struct SixBitScales : P {
   static constexpr int kGroup = 2;
   template <int b>
   static typename V::I scale(const std::byte* unit, int64_t g) {
-    return V::or_i(V::and_i(low<b>(unit, g), V::set1_i(15)), move_bits<V, 4 * b, 4>(high(unit, g), 0x30));
+    return V::and_i(V::shr(word(unit, g / 2), int(6 * (g % 2)) + 16 * b), V::set1_i(63));
   }
-  template <int b>
-  static typename V::I minimum(const std::byte* unit, int64_t g) {
-    return V::or_i(V::template shr<4>(low<b>(unit, g)), move_bits<V, 4 * b + 2, 4>(high(unit, g), 0x30));
+  template <int p>
+  static typename V::I minima(const std::byte* unit) {
+    if constexpr (p < 2)
+      return move_bits<V, 6 * p, 0>(word(unit, 2), 0x003f003f);
+    else
+      return V::or_i(move_bits<V, 12, 0>(word(unit, p == 2 ? 0 : 2), 0x000f000f),
+                     move_bits<V, 2 * p + 8, 4>(word(unit, 1), 0x00300030));
   }
 
  private:
-  template <int b>
-  static typename V::I low(const std::byte* unit, int64_t g) {
-    return V::load_u8(unit + P::kScalesLo + 32 * g + 16 * b);
-  }
-  static typename V::I high(const std::byte* unit, int64_t g) {
-    return V::load_u8(unit + P::kScalesHi + 16 * g);
-  }
+  static typename V::I word(const std::byte* unit, int64_t i) { return V::line(unit + P::kScales + 64 * i); }
 };
 
-// The int8 scales of Q6_K, Q3_K and IQ4_XS.
+// The int8 scales of Q6_K and Q3_K.
 template <class V, class P, int kSubBlocks>
 struct ByteScales : P {
   static constexpr int kGroup = kSubBlocks;
-  template <int b>
-  static typename V::I scale(const std::byte* unit, int64_t g) {
-    return V::load_s8(unit + P::kScales + 16 * kGroup * g + 16 * b);
+  template <int p>
+  static typename V::I scales(const std::byte* unit, int64_t g) {
+    const auto word = V::line(unit + P::kScales + 16 * kGroup * g + 64 * (p / 2));
+    if constexpr (p % 2)
+      return V::template sar_halves<8>(word);
+    else
+      return V::template sar_halves<8>(V::template shl<8>(word));
   }
 };
 
@@ -107,9 +104,13 @@ struct FormatQ6_K : ByteScales<V, PanelQ6_K, 4> {
   static constexpr bool kWide = false;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit, int64_t g) {
-    const auto high = V::line(unit + PanelQ6_K::kHigh + 256 * g + 64 * l);
-    return V::or_i(nibbles<V, b, l, 4>(unit + PanelQ6_K::kCodes + 512 * g),
-                   move_bits<V, 2 * b, 4>(high, 0x30303030));
+    const std::byte* lines = unit + PanelQ6_K::kCodes + 768 * g + 64 * l;
+    if constexpr (b < 3)
+      return V::and_i(V::line(lines + 256 * b), V::set1_i(0x3f3f3f3f));
+    else
+      return V::or_i(V::or_i(move_bits<V, 6, 0>(V::line(lines), 0x03030303),
+                             move_bits<V, 6, 2>(V::line(lines + 256), 0x0c0c0c0c)),
+                     move_bits<V, 6, 4>(V::line(lines + 512), 0x30303030));
   }
 };
 
@@ -132,13 +133,13 @@ struct FormatQ2_K : PanelQ2_K {
   static typename V::I operand(const std::byte* unit, int64_t g) {
     return move_bits<V, 2 * b, 0>(V::line(unit + kCodes + 256 * g + 64 * l), 0x03030303);
   }
-  template <int b>
-  static typename V::I scale(const std::byte* unit, int64_t g) {
-    return V::and_i(V::load_u8(unit + kScales + 64 * g + 16 * b), V::set1_i(15));
+  template <int p>
+  static typename V::I scales(const std::byte* unit, int64_t g) {
+    return move_bits<V, 8 * p, 0>(V::line(unit + kScales + 64 * g), 0x000f000f);
   }
-  template <int b>
-  static typename V::I minimum(const std::byte* unit, int64_t g) {
-    return V::template shr<4>(V::load_u8(unit + kScales + 64 * g + 16 * b));
+  template <int p>
+  static typename V::I minima(const std::byte* unit) {
+    return move_bits<V, 8 * (p % 2) + 4, 0>(V::line(unit + kScales + 64 * (p / 2)), 0x000f000f);
   }
 };
 
@@ -147,11 +148,17 @@ inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118
                                           129, 141, 153, 166, 181, 197, 217, 241};
 
 template <class V>
-struct FormatIQ4_XS : ByteScales<V, PanelIQ4_XS, 2> {
+struct FormatIQ4_XS : PanelIQ4_XS {
   static constexpr bool kWide = true;
+  static constexpr int kGroup = 2;
   template <int b, int l>
   static typename V::I operand(const std::byte* unit, int64_t g) {
-    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + PanelIQ4_XS::kCodes + 512 * g));
+    return V::lookup16(V::table16(kIq4Codes), nibbles<V, b, l, 8>(unit + kCodes + 512 * g));
+  }
+  template <int b>
+  static typename V::I scale(const std::byte* unit, int64_t g) {
+    const auto word = V::shr(V::line(unit + kScales + 64 * (g / 2)), int(16 * (g % 2)));
+    return V::template sar<24>(V::template shl<24 - 8 * b>(word));
   }
 };
 

@@ -121,29 +121,17 @@ struct Tile {
   // them back stalls Zen 4 for a sixth of the time.
   [[gnu::always_inline]] static void super_block(Units w, const std::byte* const (&x)[C], int64_t u,
                                                  Fetch& fetch, float* sums) {
-    constexpr int kLines = Fmt::kSubItems / 4, kSteps = Fmt::kGroup * kLines;
     const Activation256* a[C];
     for (int c = 0; c < C; ++c) a[c] = reinterpret_cast<const Activation256*>(x[c]) + u;
     I s[C][R];
     each([&](int c, int r) { s[c][r] = V::zero_i(); });
     for (int64_t g = 0; g < pieces(); ++g, fetch.advance()) {
-      unroll<Fmt::kGroup>([&]<int b>() __attribute__((always_inline)) {
-        I dot[C][R];
-        for (int c = 0; c < C; ++c) {
-          const I first = start(a[c], Fmt::kGroup * g + b);
-          for (int r = 0; r < R; ++r) dot[c][r] = first;
-        }
-        unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
-          fetch.template at<kLines * b + l, kSteps>();
-          I code[R];
-          for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(w[r], g);
-          add_line(code, a, 4 * (kSteps * g + kLines * b + l), dot);
-        });
-        for (int r = 0; r < R; ++r) {
-          const I scale = Fmt::template scale<b>(w[r], g);
-          for (int c = 0; c < C; ++c) s[c][r] = add_scaled(s[c][r], dot[c][r], scale);
-        }
-      });
+      if constexpr (Fmt::kSubItems == 16)
+        unroll<Fmt::kGroup / 2>([&]<int p>()
+                                    __attribute__((always_inline)) { add_pair<p>(w, a, g, fetch, s); });
+      else
+        unroll<Fmt::kGroup>([&]<int b>()
+                                __attribute__((always_inline)) { add_sub_block<b>(w, a, g, fetch, s); });
     }
     F sum[C][R];
     for (int r = 0; r < R; ++r) {
@@ -153,8 +141,9 @@ struct Tile {
     }
     if constexpr (Fmt::kHasMins) {
       each([&](int c, int r) { s[c][r] = V::zero_i(); });
-      for (int64_t g = 0; g < pieces(); ++g)
-        unroll<Fmt::kGroup / 2>([&]<int p>() __attribute__((always_inline)) { add_minima<p>(w, a, g, s); });
+      unroll<Fmt::kItems / Fmt::kSubItems / 2>([&]<int p>() __attribute__((always_inline)) {
+        add_minima<p>(w, a, s);
+      });
       for (int r = 0; r < R; ++r) {
         const F minus_dmin = V::sub(V::zero(), V::load_f16(w[r] + Fmt::kDmin));
         for (int c = 0; c < C; ++c) sum[c][r] = V::fma(V::to_float(s[c][r]), minus_dmin, sum[c][r]);
@@ -166,23 +155,79 @@ struct Tile {
     });
   }
 
-  // What the sum of a sub-block starts with: -offset * sum of its activations, which turns unsigned codes
-  // into signed ones.
-  [[gnu::always_inline]] static I start(const Activation256* a, int64_t sub_block) {
-    if constexpr (Fmt::kOffset == 0) {
-      return V::zero_i();
-    } else if constexpr (Fmt::kSubItems == 16) {
-      static_assert(Fmt::kOffset == 32 || Fmt::kOffset == 4);
-      const I start16 = V::broadcast4(a->start16 + sub_block);
-      if constexpr (Fmt::kOffset == 32)
-        return start16;
-      else
-        return V::template sar<3>(start16);
-    } else {
-      static_assert(Fmt::kOffset == 128);
-      const int32_t* start16 = a->start16 + 2 * sub_block;
-      return V::template shl<2>(V::add_i(V::broadcast4(start16), V::broadcast4(start16 + 1)));
+  // s += the dot products of sub-block b of group g times its scales.
+  template <int b>
+  [[gnu::always_inline]] static void add_sub_block(Units w, const Activation256* const (&a)[C], int64_t g,
+                                                   const Fetch& fetch, I (&s)[C][R]) {
+    I dot[C][R];
+    for (int c = 0; c < C; ++c) {
+      static_assert(Fmt::kOffset == 0 || Fmt::kOffset == 128);
+      const I start = Fmt::kOffset == 0 ? V::zero_i() : V::broadcast4(a[c]->start32 + Fmt::kGroup * g + b);
+      for (int r = 0; r < R; ++r) dot[c][r] = start;
     }
+    add_lines<b, b>(w, a, g, fetch, dot);
+    for (int r = 0; r < R; ++r) {
+      const I scale = Fmt::template scale<b>(w[r], g);
+      for (int c = 0; c < C; ++c) s[c][r] = add_scaled(s[c][r], dot[c][r], scale);
+    }
+  }
+
+  // s + dot * scale. A sum of 16 bits is multiplied by (scale, 0), which is one instruction: its upper half,
+  // the sign, does not count.
+  [[gnu::always_inline]] static I add_scaled(I s, I dot, I scale) {
+    if constexpr (Fmt::kWide)
+      return V::add_i(s, V::mul_i(dot, scale));
+    else
+      return V::dot2(s, dot, scale);
+  }
+
+  // The same for pair p of sub-blocks of 16 elements, whose scales would be a fifth of all multiplications:
+  // one dot product in each half of a lane, so that one instruction multiplies both. The sum of the second
+  // one moves to the upper half before the first one is added. While they are made both are kBias too large,
+  // and so never negative, or the lower one would borrow from the upper one.
+  template <int p>
+  [[gnu::always_inline]] static void add_pair(Units w, const Activation256* const (&a)[C], int64_t g,
+                                              const Fetch& fetch, I (&s)[C][R]) {
+    static_assert(!Fmt::kWide);
+    I dot[C][R];
+    for (int c = 0; c < C; ++c) {
+      const I start = shared(two_starts(a[c]->start16 + Fmt::kGroup * g + 2 * p));
+      for (int r = 0; r < R; ++r) dot[c][r] = start;
+    }
+    add_lines<2 * p + 1, 2 * p>(w, a, g, fetch, dot);
+    each([&](int c, int r) { dot[c][r] = V::swap_halves(dot[c][r]); });
+    add_lines<2 * p, 2 * p + 1>(w, a, g, fetch, dot);
+    for (int r = 0; r < R; ++r) {
+      const I scales = Fmt::template scales<p>(w[r], g);
+      for (int c = 0; c < C; ++c)
+        s[c][r] = V::dot2(s[c][r], V::sub_halves(dot[c][r], V::set1_i(kBias << 16 | kBias)), scales);
+    }
+  }
+
+  // What the sums of a pair start with: kBias - offset * sum of their activations, which turns unsigned codes
+  // into signed ones.
+  static constexpr int32_t kBias = Fmt::kOffset == 4 ? 0x1000 : 0x8000;
+  [[gnu::always_inline]] static I two_starts(const uint16_t* start16) {
+    static_assert(Fmt::kOffset == 0 || Fmt::kOffset == 4 || Fmt::kOffset == 32);
+    if constexpr (Fmt::kOffset == 0)
+      return V::set1_i(kBias << 16 | kBias);
+    else if constexpr (Fmt::kOffset == 4)
+      return V::template shr_halves<3>(V::broadcast4(start16));
+    else
+      return V::broadcast4(start16);
+  }
+
+  // dot += the lines of sub-block b of group g, which are the `nth` that the piece reads.
+  template <int b, int nth>
+  [[gnu::always_inline]] static void add_lines(Units w, const Activation256* const (&a)[C], int64_t g,
+                                               const Fetch& fetch, I (&dot)[C][R]) {
+    constexpr int kLines = Fmt::kSubItems / 4;
+    unroll<kLines>([&]<int l>() __attribute__((always_inline)) {
+      fetch.template at<kLines * nth + l, Fmt::kGroup * kLines>();
+      I code[R];
+      for (int r = 0; r < R; ++r) code[r] = Fmt::template operand<b, l>(w[r], g);
+      add_line(code, a, 4 * (kLines * (Fmt::kGroup * g + b) + l), dot);
+    });
   }
 
   // dot += a line of codes times four activations of each row.
@@ -202,25 +247,14 @@ struct Tile {
     return x;
   }
 
-  // s + dot * scale. A sum of 16 bits is multiplied by (scale, 0), which is one instruction: its upper half,
-  // the sign, does not count.
-  [[gnu::always_inline]] static I add_scaled(I s, I dot, I scale) {
-    if constexpr (Fmt::kWide)
-      return V::add_i(s, V::mul_i(dot, scale));
-    else
-      return V::dot2(s, dot, V::and_i(scale, V::set1_i(0xffff)));
-  }
-
-  // s += the minima of pair p of sub-blocks of group g times the sums of their activations.
+  // s += the minima of pair p of sub-blocks times the sums of their activations.
   template <int p>
-  [[gnu::always_inline]] static void add_minima(Units w, const Activation256* const (&a)[C], int64_t g,
-                                                I (&s)[C][R]) {
+  [[gnu::always_inline]] static void add_minima(Units w, const Activation256* const (&a)[C], I (&s)[C][R]) {
     for (int r = 0; r < R; ++r) {
-      const I mins =
-          pair_up<V>(Fmt::template minimum<2 * p>(w[r], g), Fmt::template minimum<2 * p + 1>(w[r], g));
+      const I minima = Fmt::template minima<p>(w[r]);
       for (int c = 0; c < C; ++c) {
         const int16_t* item_sums = Fmt::kSubItems == 32 ? a[c]->sum32 : a[c]->sum16;
-        s[c][r] = V::dot2(s[c][r], mins, V::broadcast4(item_sums + Fmt::kGroup * g + 2 * p));
+        s[c][r] = V::dot2(s[c][r], minima, V::broadcast4(item_sums + 2 * p));
       }
     }
   }
@@ -255,7 +289,7 @@ struct Tile {
     fetch.advance();
   }
 
-  // As start(), from the sum of a block's activations.
+  // -offset * sum of a block's activations, as in two_starts().
   [[gnu::always_inline]] static I block_start(const int32_t* sum) {
     if constexpr (Fmt::kOffset == 0) return V::zero_i();
     constexpr int kShift = Fmt::kOffset == 8 ? 3 : Fmt::kOffset == 16 ? 4 : 7;

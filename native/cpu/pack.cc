@@ -56,63 +56,67 @@ void spread_fifth_bits(const uint8_t* qh, int s, uint8_t* out) {
   }
 }
 
-// 6-bit scales and minima of Q4_K and Q5_K, four at a time, to 8 bytes of low nibbles and 4 of high bits.
-void split_scales(const uint8_t* packed, uint8_t* out) {
-  uint32_t scales, mins, low[2];  // of sub-blocks 0..3, their top bits belong to 4..7
-  std::memcpy(&scales, packed, 4);
-  std::memcpy(&mins, packed + 4, 4);
-  std::memcpy(&low[1], packed + 8, 4);
-  low[0] = (scales & 0x0f0f0f0fu) | (mins & 0x0f0f0f0fu) << 4;
-  std::memcpy(out, low, 8);
-  for (int half = 0; half < 2; ++half) {
-    const int shift = 4 + 2 * half;
-    uint32_t high = ((scales >> shift) & 0x03030303u) | ((mins >> shift) & 0x03030303u) << 2;
-    high |= high >> 4;  // bytes 0 and 2 hold two sub-blocks now
-    out[8 + 2 * half] = uint8_t(high);
-    out[9 + 2 * half] = uint8_t(high >> 16);
-  }
+// Four 6-bit values, a byte each, to bits 0 and 6 of two halves: the first and the second in the low bits.
+uint32_t pair_up(uint32_t bytes) {
+  const uint32_t even = bytes & 0x003f003fu, odd = bytes >> 8 & 0x003f003fu;
+  return ((even | even >> 10) & 0xfffu) | (odd | odd >> 10) << 16;
 }
 
-// 6-bit scales of Q3_K, four at a time, to signed bytes.
+// 6-bit scales and minima of Q4_K and Q5_K to the three words of panel_layout.h.
+void pair_scales(const uint8_t* packed, uint8_t* out) {
+  uint32_t scales, mins, low;  // of sub-blocks 0..3, their top bits belong to 4..7
+  std::memcpy(&scales, packed, 4);
+  std::memcpy(&mins, packed + 4, 4);
+  std::memcpy(&low, packed + 8, 4);
+  const uint32_t late_mins = pair_up((low >> 4 & 0x0f0f0f0fu) | (mins >> 2 & 0x30303030u));
+  const uint32_t words[] = {pair_up(scales) | (late_mins & 0x000f000fu) << 12,
+                            pair_up((low & 0x0f0f0f0fu) | (scales >> 2 & 0x30303030u)) |
+                                (late_mins >> 4 & 0x00030003u) << 12 | (late_mins >> 10 & 0x00030003u) << 14,
+                            pair_up(mins) | (late_mins >> 6 & 0x000f000fu) << 12};
+  std::memcpy(out, words, sizeof words);
+}
+
+// 6-bit scales of Q3_K, four at a time, to words of signed bytes.
 void join_scales(const uint8_t* packed, uint8_t* out) {
   uint32_t low[2], high, joined[4];
   std::memcpy(low, packed, 8);
   std::memcpy(&high, packed + 8, 4);
   for (int i = 0; i < 4; ++i)
     joined[i] = ((low[i % 2] >> (4 * (i / 2))) & 0x0f0f0f0fu) | ((high >> (2 * i)) & 0x03030303u) << 4;
-  store(out, load<Bytes>(joined) - uint8_t{32});
+  store(out, swap_inner_bytes(load<Bytes>(joined) - uint8_t{32}));
 }
 
 template <class P>
 void to_image(const BlockQ4_K& block, Image<P>& image) {
-  split_scales(block.scales, image.bytes);
-  std::memcpy(image.words, block.qs, 128);
+  pair_scales(block.scales, image.words);
+  std::memcpy(image.words + plane<P>(P::kCodes), block.qs, 128);
 }
 
 template <class P>
 void to_image(const BlockQ5_K& block, Image<P>& image) {
-  split_scales(block.scales, image.bytes);
+  pair_scales(block.scales, image.words);
   regroup_fifth_bits(block.qh, image.words + plane<P>(P::kHigh));
   std::memcpy(image.words + plane<P>(P::kCodes), block.qs, 128);
 }
 
 template <class P>
 void to_image(const BlockQ6_K& block, Image<P>& image) {
-  std::memcpy(image.bytes, block.scales, 16);
-  regroup_crumbs(block.qh, image.words + plane<P>(P::kHigh));
-  uint8_t* out = image.words + plane<P>(P::kCodes);
-  for (int h = 0; h < 2; ++h)
-    for (int g = 0; g < 2; ++g) {
-      const uint8_t* ql = block.ql + 64 * h + 32 * g;
-      const auto a = load<Bytes>(ql), b = load<Bytes>(ql + 16);
-      store(out + 64 * h + 16 * g, (a & 15) | b << 4);
-      store(out + 64 * h + 16 * g + 32, a >> 4 | (b & 0xf0));
-    }
+  store(image.words, swap_inner_bytes(load<Bytes>(block.scales)));
+  for (int g = 0; g < 4; ++g) {  // groups of 4 sub-blocks
+    const uint8_t *ql = block.ql + g / 2 * 64, *qh = block.qh + g / 2 * 32;
+    const int shift = g % 2 * 4;
+    Bytes codes[4];
+    for (int k = 0; k < 4; ++k)
+      codes[k] = (load<Bytes>(ql + 16 * k) >> shift & 15) |
+                 (load<Bytes>(qh + 16 * (k % 2)) >> (shift + k / 2 * 2) & 3) << 4;
+    for (int k = 0; k < 3; ++k)
+      store(image.words + plane<P>(P::kCodes) + 48 * g + 16 * k, codes[k] | codes[3] >> (2 * k) << 6);
+  }
 }
 
 template <class P>
 void to_image(const BlockQ3_K& block, Image<P>& image) {
-  join_scales(block.scales, image.bytes);
+  join_scales(block.scales, image.words);
   regroup_crumbs(block.qs, image.words + plane<P>(P::kCodes));
   uint8_t* out = image.words + plane<P>(P::kHigh);
   const auto even = load<Bytes>(block.hmask), odd = load<Bytes>(block.hmask + 16);
@@ -125,16 +129,17 @@ void to_image(const BlockQ3_K& block, Image<P>& image) {
 
 template <class P>
 void to_image(const BlockQ2_K& block, Image<P>& image) {
-  std::memcpy(image.bytes, block.scales, 16);
-  regroup_crumbs(block.qs, image.words);
+  store(image.words, swap_inner_bytes(load<Bytes>(block.scales)));
+  regroup_crumbs(block.qs, image.words + plane<P>(P::kCodes));
 }
 
 template <class P>
 void to_image(const BlockIQ4_XS& block, Image<P>& image) {
   int16_t scales[8];
   unpack_scales(block, scales);
-  for (int s = 0; s < 8; ++s) image.bytes[s] = uint8_t(scales[s]);
-  for (int p = 0; p < 4; ++p) pair_nibbles(block.qs + 32 * p, block.qs + 32 * p + 16, image.words + 32 * p);
+  for (int s = 0; s < 8; ++s) image.words[s] = uint8_t(scales[s]);
+  for (int p = 0; p < 4; ++p)
+    pair_nibbles(block.qs + 32 * p, block.qs + 32 * p + 16, image.words + plane<P>(P::kCodes) + 32 * p);
 }
 
 // The two blocks of a 128-element unit: bytes of two codes, the first one in the high nibble, four to a word
@@ -200,23 +205,6 @@ void transpose_words(const void* rows, size_t stride, int64_t n, std::byte* line
       std::memcpy(lines + 64 * l + 4 * r, p + size_t(r) * stride + 4 * l, 4);
 }
 
-// Byte s of row r, rows `stride` bytes apart, to byte r of line s, for the first `n` of 16 lines: four rounds
-// of interleaving rows i and i + 8.
-void transpose_bytes(const void* rows, size_t stride, int n, std::byte* lines) {
-  Bytes v[16], w[16];
-  for (int r = 0; r < 16; ++r) v[r] = load<Bytes>(static_cast<const std::byte*>(rows) + size_t(r) * stride);
-  for (int round = 0; round < 4; ++round) {
-    for (int i = 0; i < 8; ++i) {
-      w[2 * i] =
-          __builtin_shufflevector(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      w[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14,
-                                             30, 15, 31);
-    }
-    std::memcpy(v, w, sizeof v);
-  }
-  for (int s = 0; s < n; ++s) store(lines + 16 * s, v[s]);
-}
-
 // ---- panels ----------------------------------------------------------------------------------------
 template <class P>
 void put_header(const typename P::Block& block, int b, int r, std::byte* unit) {
@@ -249,7 +237,7 @@ void pack_quantised(const std::byte* rows, int n_rows, int64_t cols, std::byte* 
   for (int64_t u = 0; u < units; ++u, panel += P::kBytes) {
     const int64_t first = u * kBlocks;
     const int n_blocks = int(std::min<int64_t>(kBlocks, blocks_per_row - first));
-    if (n_rows < kPanelRows || n_blocks < kBlocks) std::memset(panel, 0, S::kBytesAt);
+    if (n_rows < kPanelRows || n_blocks < kBlocks) std::memset(panel, 0, S::kWordsAt);
     for (int r = 0; r < n_rows; ++r) {
       const auto* blocks = reinterpret_cast<const B*>(rows) + r * blocks_per_row + first;
       for (int b = 0; b < n_blocks; ++b) put_header<P>(blocks[b], b, r, panel);
@@ -263,8 +251,6 @@ void pack_quantised(const std::byte* rows, int n_rows, int64_t cols, std::byte* 
           if (n_blocks < kBlocks) std::memset(images[r].words + 32, 0, 32);
       }
     }
-    if constexpr (S::kByteLines > 0)
-      transpose_bytes(images[0].bytes, sizeof images[0], S::kByteLines, panel + S::kBytesAt);
     transpose_words(images[0].words, sizeof images[0], S::kWords, panel + S::kWordsAt);
   }
 }

@@ -4,7 +4,6 @@
 // bytes, which the GGUF blocks nearly do by themselves.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -28,25 +27,24 @@ void store(void* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// A unit is a header of 16-bit scales (or one f32), lines of 16 bytes and lines of 16 words, in this order.
+// A unit is a header of 16-bit scales (or one f32) and lines of 16 words, in this order.
 template <class P>
 struct Shape {
   static constexpr int kWordsAt = [] {
-    if constexpr (requires { P::kHigh; })
-      return std::min<int>(P::kHigh, P::kCodes);
+    if constexpr (requires { P::kScales; })
+      return P::kScales;
+    else if constexpr (requires { P::kHigh; })
+      return P::kHigh;
     else
       return P::kCodes;
   }();
   static constexpr int kWords = (P::kBytes - kWordsAt) / 64;
-  static constexpr int kBytesAt = P::kItems == 256 ? 64 : kWordsAt;
-  static constexpr int kByteLines = (kWordsAt - kBytesAt) / 16;
-  static_assert(kWordsAt + 64 * kWords == P::kBytes && kBytesAt + 16 * kByteLines == kWordsAt);
+  static_assert(kWordsAt + 64 * kWords == P::kBytes);
 };
 
 template <class P>
 struct Image {
   uint8_t words[4 * Shape<P>::kWords];
-  uint8_t bytes[16];
 };
 
 // Where a plane begins in Image::words.
@@ -61,6 +59,11 @@ inline void pair_nibbles(const uint8_t* first, const uint8_t* second, uint8_t* o
   const auto a = load<Bytes>(first), b = load<Bytes>(second);
   store(out, (a & 15) | b << 4);
   store(out + 16, a >> 4 | (b & 0xf0));
+}
+
+// Bytes 1 and 2 of each of 4 words change places.
+inline Bytes swap_inner_bytes(Bytes x) {
+  return __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
 }
 
 }  // namespace maestrale::panel_image

@@ -8,11 +8,23 @@
 //   2-bit plane:                         bits 2 (s % 4)                       of line  (s / 4) * lines + j
 //   1-bit plane of Q3_K:                 bit s % 8                            of line  (s / 8) * lines + j
 //   fifth bits (Q5), 8 lines a block:    bit 2 (j % 4) + s % 2                of line  (s / 2) * 2 + j / 4
+//   6 bits and 2 (Q6_K), of four sub-blocks 4 g + k: line 12 g + 4 k + j holds that of sub-block 4 g + k, for
+//                                        k < 3, and above it bits 2 k, 2 k + 1 of that of sub-block 4 g + 3
 //   nibbles of NF4 and FP4:              element 8l + 2j + h at bits 16h + 4j of lane r of line l, so that a
 //                                        shift leaves two neighbours in the low bits of the two halves
 //
-// Scales are stored per unit and row next to the codes, integer scales and minima unpacked only as
-// far as bandwidth allows. All offsets are in bytes; every unit is a multiple of 64 bytes.
+// Scales are stored per unit and row next to the codes. Integer scales and minima are lines too, of a 4-byte
+// word for each row, from which shifts and masks take them to where dot products of 16-bit integers want
+// them: a pair for two neighbouring sub-blocks, the first one in the low half. (Widening instructions compete
+// with dot products for the processor, shifts do not.)
+//
+//   four bytes of 16-element sub-blocks: byte k of word g is that of sub-block 4 g + 0, 2, 1, 3
+//   6-bit scales and minima, two pairs at bits 0 and 6 of the halves of a word: word 0 has the scales of
+//   sub-blocks 0..3, word 1 the scales of 4..7, word 2 the minima of 0..3; the minima of 4..7 are in the bits
+//   above, of pair 4, 5 four bits in word 0 and then two in word 1, of pair 6, 7 four in word 2 and two in
+//   word 1, from bit 14 on.
+//
+// All offsets are in bytes; every unit is a multiple of 64 bytes.
 #pragma once
 
 #include <cstdint>
@@ -31,32 +43,28 @@ struct PanelQ4_K {
   using Block = BlockQ4_K;
   static constexpr int kItems = 256, kSubItems = 32, kOffset = 0;
   static constexpr bool kHasMins = true;
-  // lo[s][row]: scale low nibble | minimum low nibble << 4.
-  // hi[s / 2][row]: nibble s % 2 holds scale bits 4..5 | minimum bits 4..5 << 2.
-  static constexpr int kD = 0, kDmin = 32, kScalesLo = 64, kScalesHi = 192, kCodes = 256, kBytes = 2304;
+  static constexpr int kD = 0, kDmin = 32, kScales = 64, kCodes = 256, kBytes = 2304;
 };
 
 struct PanelQ5_K {
   using Block = BlockQ5_K;
   static constexpr int kItems = 256, kSubItems = 32, kOffset = 0;
   static constexpr bool kHasMins = true;
-  static constexpr int kD = 0, kDmin = 32, kScalesLo = 64, kScalesHi = 192, kHigh = 256, kCodes = 768,
-                       kBytes = 2816;
+  static constexpr int kD = 0, kDmin = 32, kScales = 64, kHigh = 256, kCodes = 768, kBytes = 2816;
 };
 
 struct PanelQ6_K {
   using Block = BlockQ6_K;
   static constexpr int kItems = 256, kSubItems = 16, kOffset = 32;
   static constexpr bool kHasMins = false;
-  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[16][16] */, kHigh = 320 /* 2-bit plane */,
-                       kCodes = 1344, kBytes = 3392;
+  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8 */, kCodes = 320, kBytes = 3392;
 };
 
 struct PanelQ3_K {
   using Block = BlockQ3_K;
   static constexpr int kItems = 256, kSubItems = 16, kOffset = 4;
   static constexpr bool kHasMins = false;
-  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[16][16] */, kHigh = 320 /* 1-bit plane */,
+  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8 */, kHigh = 320 /* 1-bit plane */,
                        kCodes = 832 /* 2-bit plane */, kBytes = 1856;
 };
 
@@ -64,7 +72,7 @@ struct PanelQ2_K {
   using Block = BlockQ2_K;
   static constexpr int kItems = 256, kSubItems = 16, kOffset = 0;
   static constexpr bool kHasMins = true;
-  static constexpr int kD = 0, kDmin = 32, kScales = 64 /* scale | minimum << 4, u8[16][16] */,
+  static constexpr int kD = 0, kDmin = 32, kScales = 64 /* scale | minimum << 4 */,
                        kCodes = 320 /* 2-bit plane */, kBytes = 1344;
 };
 
@@ -72,7 +80,8 @@ struct PanelIQ4_XS {
   using Block = BlockIQ4_XS;
   static constexpr int kItems = 256, kSubItems = 32, kOffset = 128;
   static constexpr bool kHasMins = false;
-  static constexpr int kD = 0 /* f32 */, kScales = 64 /* int8[8][16] */, kCodes = 192, kBytes = 2240;
+  // Scales are int8: byte s % 4 of word s / 4, as each is wanted alone.
+  static constexpr int kD = 0 /* f32 */, kScales = 64, kCodes = 192, kBytes = 2240;
 };
 
 // ---- 64-element units: two 32-element blocks, float scales (and minima) [block][row] in f16 ----------
@@ -150,9 +159,10 @@ inline constexpr int kMaxAbsSum16 = 1023;
 inline constexpr int kMaxSum32 = 1057;
 struct alignas(64) Activation256 {
   int8_t q[256];
-  int32_t start16[16];  // -32 times the sums of 16 neighbouring q: see Tile::start
-  int16_t sum16[16];    // sums of 16 neighbouring q
-  int16_t sum32[8];     // sums of 32 neighbouring q
+  uint16_t start16[16];  // 2^15 - 32 times the sums of 16 neighbouring q, pairs swapped: see Tile::two_starts
+  int32_t start32[8];    // -128 times the sums of 32 neighbouring q
+  int16_t sum16[16];     // sums of 16 neighbouring q
+  int16_t sum32[8];      // sums of 32 neighbouring q
   float d;
 };
 static_assert(sizeof(Activation256) == 384);

@@ -104,10 +104,6 @@ struct V {
     const __m256i* q = (const __m256i*)p;
     return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
   }
-  static I load_u8(const void* p) {
-    const __m128i x = _mm_loadu_si128((const __m128i*)p);
-    return {_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x))};
-  }
   static I load_s8(const void* p) {
     const __m128i x = _mm_loadu_si128((const __m128i*)p);
     return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
@@ -135,9 +131,26 @@ struct V {
   static I shr(I a) {
     return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
   }
+  static I shr(I a, int n) {
+    const __m128i count = _mm_cvtsi32_si128(n);
+    return {_mm256_srl_epi32(a.lo, count), _mm256_srl_epi32(a.hi, count)};
+  }
   template <int N>
   static I sar(I a) {
     return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)};
+  }
+  template <int N>
+  static I shr_halves(I a) {
+    return {_mm256_srli_epi16(a.lo, N), _mm256_srli_epi16(a.hi, N)};
+  }
+  template <int N>
+  static I sar_halves(I a) {
+    return {_mm256_srai_epi16(a.lo, N), _mm256_srai_epi16(a.hi, N)};
+  }
+  static I sub_halves(I a, I b) { return {_mm256_sub_epi16(a.lo, b.lo), _mm256_sub_epi16(a.hi, b.hi)}; }
+  static I swap_halves(I a) {
+    const auto swap = [](__m256i x) { return _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(x, 0xb1), 0xb1); };
+    return {swap(a.lo), swap(a.hi)};
   }
   static F as_float(I a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
   static F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }

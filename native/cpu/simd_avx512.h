@@ -65,7 +65,6 @@ struct V {
   static I zero_i() { return _mm512_setzero_si512(); }
   static I set1_i(int32_t x) { return _mm512_set1_epi32(x); }
   static I line(const void* p) { return _mm512_loadu_si512(p); }
-  static I load_u8(const void* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
   static I load_s8(const void* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
   static void store_s8(void* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
   static void store_s16(void* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(x)); }
@@ -84,10 +83,21 @@ struct V {
   static I shr(I a) {
     return _mm512_srli_epi32(a, N);
   }
+  static I shr(I a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
   template <int N>
   static I sar(I a) {
     return _mm512_srai_epi32(a, N);
   }
+  template <int N>
+  static I shr_halves(I a) {
+    return _mm512_srli_epi16(a, N);
+  }
+  template <int N>
+  static I sar_halves(I a) {
+    return _mm512_srai_epi16(a, N);
+  }
+  static I sub_halves(I a, I b) { return _mm512_sub_epi16(a, b); }
+  static I swap_halves(I a) { return _mm512_rol_epi32(a, 16); }
   static F as_float(I a) { return _mm512_castsi512_ps(a); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I round(F a) { return _mm512_cvtps_epi32(a); }

@@ -112,12 +112,6 @@ struct V {
     const auto quad = [p](int i) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t*)p + 16 * i)); };
     return {quad(0), quad(1), quad(2), quad(3)};
   }
-  static I load_u8(const void* p) {
-    const uint8x16_t x = vld1q_u8((const uint8_t*)p);
-    const uint16x8_t a = vmovl_u8(vget_low_u8(x)), b = vmovl_high_u8(x);
-    return {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(a))), vreinterpretq_s32_u32(vmovl_high_u16(a)),
-            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(b))), vreinterpretq_s32_u32(vmovl_high_u16(b))};
-  }
   static I load_s8(const void* p) {
     const int8x16_t x = vld1q_s8((const int8_t*)p);
     const int16x8_t a = vmovl_s8(vget_low_s8(x)), b = vmovl_high_s8(x);
@@ -146,10 +140,27 @@ struct V {
   static I shr(I a) {
     return map<shr_quad<N>, I>(a);
   }
+  static I shr(I a, int n) {
+    const int32x4_t left = vdupq_n_s32(-n);
+    const auto shift = [&](int32x4_t x) {
+      return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), left));
+    };
+    return {shift(a.q0), shift(a.q1), shift(a.q2), shift(a.q3)};
+  }
   template <int N>
   static I sar(I a) {
     return map<sar_quad<N>, I>(a);
   }
+  template <int N>
+  static I shr_halves(I a) {
+    return map<shr_halves_quad<N>, I>(a);
+  }
+  template <int N>
+  static I sar_halves(I a) {
+    return map<sar_halves_quad<N>, I>(a);
+  }
+  static I sub_halves(I a, I b) { return map<sub_halves_quad, I>(a, b); }
+  static I swap_halves(I a) { return map<swap_halves_quad, I>(a); }
   static F as_float(I a) { return map<vreinterpretq_f32_s32, F>(a); }
   static F to_float(I a) { return map<vcvtq_f32_s32, F>(a); }
   // The conversion gives 0 for NaN and saturates; only its lower end is what is wanted.
@@ -204,6 +215,20 @@ struct V {
   template <int N>
   static int32x4_t sar_quad(int32x4_t x) {
     return vshrq_n_s32(x, N);
+  }
+  template <int N>
+  static int32x4_t shr_halves_quad(int32x4_t x) {
+    return vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(x), N));
+  }
+  template <int N>
+  static int32x4_t sar_halves_quad(int32x4_t x) {
+    return vreinterpretq_s32_s16(vshrq_n_s16(vreinterpretq_s16_s32(x), N));
+  }
+  static int32x4_t sub_halves_quad(int32x4_t a, int32x4_t b) {
+    return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+  }
+  static int32x4_t swap_halves_quad(int32x4_t x) {
+    return vreinterpretq_s32_s16(vrev32q_s16(vreinterpretq_s16_s32(x)));
   }
   static int32x4_t round_quad(float32x4_t x) {
     const uint32x4_t fits = vcltq_f32(x, vdupq_n_f32(0x1p31f));

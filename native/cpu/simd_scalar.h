@@ -111,9 +111,6 @@ struct V {
     return x;
   }
   // 16 bytes, widened to int32.
-  static I load_u8(const void* p) {
-    return map_i([&](int i) { return int32_t(read<uint8_t>(p, i)); });
-  }
   static I load_s8(const void* p) {
     return map_i([&](int i) { return int32_t(read<int8_t>(p, i)); });
   }
@@ -155,9 +152,30 @@ struct V {
   static I shr(I a) {
     return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) >> N); });
   }
+  static I shr(I a, int n) {
+    return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) >> n); });
+  }
   template <int N>
   static I sar(I a) {  // arithmetic
     return map_i([&](int i) { return a.v[i] >> N; });
+  }
+  // Each lane as two 16-bit integers, the low and the high half.
+  template <int N>
+  static I shr_halves(I a) {
+    return map_halves(a, [](uint32_t x) { return x >> N; });
+  }
+  template <int N>
+  static I sar_halves(I a) {  // arithmetic
+    return map_halves(a, [](uint32_t x) { return uint32_t(int16_t(x) >> N); });
+  }
+  static I sub_halves(I a, I b) {
+    return map_i([&](int i) {
+      const uint32_t x = uint32_t(a.v[i]), y = uint32_t(b.v[i]);
+      return int32_t(((x - y) & 0xffff) | ((x >> 16) - (y >> 16)) << 16);
+    });
+  }
+  static I swap_halves(I a) {
+    return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) >> 16 | uint32_t(a.v[i]) << 16); });
   }
   static F as_float(I a) {
     F x;
@@ -246,6 +264,13 @@ struct V {
     I x;
     for (int i = 0; i < 16; ++i) x.v[i] = fn(i);
     return x;
+  }
+  template <class Fn>
+  static I map_halves(I a, Fn fn) {
+    return map_i([&](int i) {
+      const uint32_t x = uint32_t(a.v[i]);
+      return int32_t((fn(x & 0xffff) & 0xffff) | fn(x >> 16) << 16);
+    });
   }
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The steps of pack.cc the other way round, a row at a time: its words and bytes are gathered to an image,
-// the image becomes a block.
+// The steps of pack.cc the other way round, a row at a time: its words are gathered to an image, the
+// image becomes a block.
 #include "cpu/unpack.h"
 
 #include <algorithm>
@@ -53,18 +53,25 @@ void gather_fifth_bits(const uint8_t* plane, int s, uint8_t* qh) {
 }
 
 // ---- scales ----------------------------------------------------------------------------------------
-void join_scales_6bit(const uint8_t* bytes, uint8_t* packed) {
-  for (int i = 0; i < 4; ++i) {
-    const auto top = [&](int half) { return bytes[8 + 2 * half + i / 2] >> (4 * (i % 2)) & 15; };
-    packed[i] = uint8_t((bytes[i] & 15) | (top(0) & 3) << 4 | (top(1) & 3) << 6);
-    packed[4 + i] = uint8_t(bytes[i] >> 4 | (top(0) >> 2) << 4 | (top(1) >> 2) << 6);
-    packed[8 + i] = bytes[4 + i];
-  }
+// Four 6-bit values from bits 0 and 6 of the halves of a word, a byte each.
+uint32_t unpair(uint32_t pairs) {
+  const auto spread = [](uint32_t half) { return (half & 0x3fu) | (half & 0xfc0u) << 10; };
+  return spread(pairs) | spread(pairs >> 16) << 8;
 }
 
-void split_scales_q3(const uint8_t* bytes, uint8_t* packed) {
+void join_scales_6bit(const uint8_t* words, uint8_t* packed) {
+  const uint32_t a = word_at(words, 0), b = word_at(words, 1), c = word_at(words, 2);
+  const uint32_t late_mins = unpair((a >> 12 & 0x000f000fu) | (b >> 12 & 0x00030003u) << 4 |
+                                    (c >> 12 & 0x000f000fu) << 6 | (b >> 14 & 0x00030003u) << 10);
+  const uint32_t late_scales = unpair(b);
+  store(packed, unpair(a) | (late_scales & 0x30303030u) << 2);
+  store(packed + 4, unpair(c) | (late_mins & 0x30303030u) << 2);
+  store(packed + 8, (late_scales & 0x0f0f0f0fu) | (late_mins & 0x0f0f0f0fu) << 4);
+}
+
+void split_scales_q3(const uint8_t* words, uint8_t* packed) {
   uint8_t scales[16];
-  store(scales, load<Bytes>(bytes) + uint8_t{32});
+  store(scales, swap_inner_bytes(load<Bytes>(words)) + uint8_t{32});
   uint32_t high = 0;
   for (int i = 0; i < 4; ++i) high |= (word_at(scales, i) >> 4 & 0x03030303u) << (2 * i);
   for (int i = 0; i < 2; ++i)
@@ -75,32 +82,41 @@ void split_scales_q3(const uint8_t* bytes, uint8_t* packed) {
 // ---- blocks ----------------------------------------------------------------------------------------
 template <class P>
 void from_image(const Image<P>& image, BlockQ4_K& block) {
-  join_scales_6bit(image.bytes, block.scales);
-  std::memcpy(block.qs, image.words, 128);
+  join_scales_6bit(image.words, block.scales);
+  std::memcpy(block.qs, image.words + plane<P>(P::kCodes), 128);
 }
 
 template <class P>
 void from_image(const Image<P>& image, BlockQ5_K& block) {
-  join_scales_6bit(image.bytes, block.scales);
+  join_scales_6bit(image.words, block.scales);
   restore_fifth_bits(image.words + plane<P>(P::kHigh), block.qh);
   std::memcpy(block.qs, image.words + plane<P>(P::kCodes), 128);
 }
 
 template <class P>
 void from_image(const Image<P>& image, BlockQ6_K& block) {
-  std::memcpy(block.scales, image.bytes, 16);
-  restore_crumbs(image.words + plane<P>(P::kHigh), block.qh);
-  const uint8_t* codes = image.words + plane<P>(P::kCodes);
-  for (int h = 0; h < 2; ++h)
-    for (int g = 0; g < 2; ++g) {
-      const uint8_t* pairs = codes + 64 * h + 16 * g;
-      pair_nibbles(pairs, pairs + 32, block.ql + 64 * h + 32 * g);
+  store(block.scales, swap_inner_bytes(load<Bytes>(image.words)));
+  std::memset(block.ql, 0, sizeof block.ql);
+  std::memset(block.qh, 0, sizeof block.qh);
+  const auto add = [](uint8_t* to, Bytes bits) { store(to, load<Bytes>(to) | bits); };
+  for (int g = 0; g < 4; ++g) {  // groups of 4 sub-blocks
+    Bytes codes[4] = {};
+    for (int k = 0; k < 3; ++k) {
+      const auto line = load<Bytes>(image.words + plane<P>(P::kCodes) + 48 * g + 16 * k);
+      codes[k] = line & 63;
+      codes[3] |= line >> 6 << (2 * k);
     }
+    const int shift = g % 2 * 4;
+    for (int k = 0; k < 4; ++k) {
+      add(block.ql + g / 2 * 64 + 16 * k, (codes[k] & 15) << shift);
+      add(block.qh + g / 2 * 32 + 16 * (k % 2), codes[k] >> 4 << (shift + k / 2 * 2));
+    }
+  }
 }
 
 template <class P>
 void from_image(const Image<P>& image, BlockQ3_K& block) {
-  split_scales_q3(image.bytes, block.scales);
+  split_scales_q3(image.words, block.scales);
   restore_crumbs(image.words + plane<P>(P::kCodes), block.qs);
   Bytes even{}, odd{};
   for (int m = 0; m < 2; ++m) {
@@ -113,8 +129,8 @@ void from_image(const Image<P>& image, BlockQ3_K& block) {
 
 template <class P>
 void from_image(const Image<P>& image, BlockQ2_K& block) {
-  std::memcpy(block.scales, image.bytes, 16);
-  restore_crumbs(image.words, block.qs);
+  store(block.scales, swap_inner_bytes(load<Bytes>(image.words)));
+  restore_crumbs(image.words + plane<P>(P::kCodes), block.qs);
 }
 
 template <class P>
@@ -122,12 +138,12 @@ void from_image(const Image<P>& image, BlockIQ4_XS& block) {
   block.scales_h = 0;
   std::memset(block.scales_l, 0, sizeof block.scales_l);
   for (int s = 0; s < 8; ++s) {
-    const auto scale = uint8_t(image.bytes[s] + 32);
+    const auto scale = uint8_t(image.words[s] + 32);
     block.scales_l[s / 2] |= uint8_t((scale & 15) << (4 * (s % 2)));
     block.scales_h |= uint16_t(scale >> 4 << (2 * s));
   }
-  for (int p = 0; p < 4; ++p)
-    pair_nibbles(image.words + 32 * p, image.words + 32 * p + 16, block.qs + 32 * p);
+  const uint8_t* codes = image.words + plane<P>(P::kCodes);
+  for (int p = 0; p < 4; ++p) pair_nibbles(codes + 32 * p, codes + 32 * p + 16, block.qs + 32 * p);
 }
 
 // The two blocks of a 64-element unit.
@@ -171,7 +187,6 @@ void unpack_quantised(const std::byte* panel, int first_row, int n_rows, int64_t
       Image<P> image;
       for (int l = 0; l < S::kWords; ++l)
         std::memcpy(image.words + 4 * l, panel + S::kWordsAt + 64 * l + 4 * r, 4);
-      for (int s = 0; s < S::kByteLines; ++s) image.bytes[s] = uint8_t(panel[S::kBytesAt + 16 * s + r]);
       B* blocks = reinterpret_cast<B*>(rows) + i * blocks_per_row + first;
       for (int b = 0; b < n_blocks; ++b) take_header<P>(panel, b, r, blocks[b]);
       if constexpr (kBlocks == 1)

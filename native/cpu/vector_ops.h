@@ -75,7 +75,7 @@ float sum_up(Activation256& block) {
     const auto q = V::load_s8(block.q + 16 * s);
     const int sum = V::reduce_add_i(q);
     block.sum16[s] = int16_t(sum);
-    block.start16[s] = -32 * sum;
+    block.start16[s ^ 1] = uint16_t(0x8000 - 32 * sum);
     absolute[s] = V::reduce_add_i(V::abs_i(q));
     // Rounding moves a sum of 16 by at most 8, so aim that much below the bound.
     const float ratio = float(absolute[s]) / float(kMaxAbsSum16 - 8);
@@ -84,6 +84,7 @@ float sum_up(Activation256& block) {
   for (int s = 0; s < 8; ++s) {
     const int sum = block.sum16[2 * s] + block.sum16[2 * s + 1];
     block.sum32[s] = int16_t(sum);
+    block.start32[s] = -128 * sum;
     const int one_sign = (absolute[2 * s] + absolute[2 * s + 1] + (sum < 0 ? -sum : sum)) / 2;
     const float ratio = float(one_sign) / float(kMaxSum32 - 16);
     if (one_sign > kMaxSum32 && ratio > excess) excess = ratio;

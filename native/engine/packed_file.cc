@@ -18,7 +18,7 @@ namespace maestrale {
 namespace {
 
 // Counts changes of panel_layout.h, of the order of loading and of this format.
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 constexpr uint32_t kByteOrder = 0x01020304;
 constexpr char kMagic[8] = {'M', 'A', 'E', 'S', 'T', 'R', 'A', 'L'};
 

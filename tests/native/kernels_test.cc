@@ -327,7 +327,7 @@ TEST("kernels: quantised activations keep their sums within 16-bit bounds and th
           CHECK(std::fabs(a.q[16 * b + e] * a.d - x[size_t(16 * b + e)]) <= 0.51f * a.d);
         }
         CHECK_EQ(int(a.sum16[b]), sum);
-        CHECK_EQ(a.start16[b], -32 * sum);
+        CHECK_EQ(int(a.start16[b ^ 1]), 0x8000 - 32 * sum);
         CHECK(absolute <= kMaxAbsSum16);
       }
       for (int b = 0; b < 8; ++b) {
@@ -335,6 +335,7 @@ TEST("kernels: quantised activations keep their sums within 16-bit bounds and th
         for (int e = 0; e < 32; ++e) (a.q[32 * b + e] > 0 ? positive : negative) += a.q[32 * b + e];
         CHECK(positive <= kMaxSum32 && -negative <= kMaxSum32);
         CHECK_EQ(int(a.sum32[b]), positive + negative);
+        CHECK_EQ(a.start32[b], -128 * (positive + negative));
       }
     }
   }

@@ -45,8 +45,11 @@ void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
   if constexpr (std::is_same_v<B, BlockQ8_0>) {
     put(panel, unit + P::kCodes, e / 4, r, t, 0, code);
   } else if constexpr (std::is_same_v<B, BlockQ6_K>) {
-    nibble();
-    crumb(P::kHigh, code >> 4);
+    const int g = s / 4, k = s % 4;
+    for (int above = 0; above < 3;
+         ++above)  // of the fourth sub-block, two bits in the line of each other one
+      if (k == 3) put(panel, unit + P::kCodes, 12 * g + 4 * above + j, r, t, 6, code >> (2 * above) & 3);
+    if (k < 3) put(panel, unit + P::kCodes, 12 * g + 4 * k + j, r, t, 0, code);
   } else if constexpr (std::is_same_v<B, BlockQ3_K>) {
     crumb(P::kCodes, code);
     put(panel, unit + P::kHigh, s / 8 * lines + j, r, t, s % 8, code >> 2);
@@ -61,7 +64,6 @@ void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
 
 template <class P>
 void put_scales(const typename P::Block& block, Bytes& panel, uint64_t unit, int r, int b) {
-  using B = typename P::Block;
   if constexpr (P::kItems == 128) {
     const uint16_t absmax = f32_to_f16(block.absmax * kFourBitScaleFactor);
     std::memcpy(&panel.at(unit + P::kD + uint64_t(2 * (16 * b + r))), &absmax, 2);
@@ -80,17 +82,30 @@ void put_scales(const typename P::Block& block, Bytes& panel, uint64_t unit, int
       const float d = f16_to_f32(block.d);
       std::memcpy(&panel.at(unit + P::kD + uint64_t(4 * r)), &d, 4);
     }
+    // `bits` of word `word` of row r, from bit `shift` on.
+    const auto put_bits = [&](int word, int shift, uint32_t bits) {
+      std::byte* at = &panel.at(unit + uint64_t(P::kScales + 64 * word + 4 * r));
+      uint32_t value;
+      std::memcpy(&value, at, 4);
+      value |= bits << shift;
+      std::memcpy(at, &value, 4);
+    };
     for (int s = 0; s < kSubs; ++s) {
-      const auto at = [&](int field, int line) -> std::byte& {
-        return panel.at(unit + uint64_t(field + 16 * line + r));
-      };
-      if constexpr (std::is_same_v<B, BlockQ2_K>) {
-        at(P::kScales, s) = std::byte(scales[s] | mins[s] << 4);
+      if constexpr (P::kSubItems == 16) {
+        constexpr int kByte[] = {0, 2, 1, 3};
+        put_bits(s / 4, 8 * kByte[s % 4], uint8_t(scales[s] | mins[s] << 4));
       } else if constexpr (P::kHasMins) {
-        at(P::kScalesLo, s) = std::byte((scales[s] & 15) | (mins[s] & 15) << 4);
-        at(P::kScalesHi, s / 2) |= std::byte(((scales[s] >> 4) | (mins[s] >> 4) << 2) << (4 * (s % 2)));
+        const int half = 16 * (s % 2), pair = s / 2;
+        const auto low = uint32_t(mins[s] & 15), high = uint32_t(mins[s] >> 4);
+        put_bits(pair / 2, half + 6 * (pair % 2), uint32_t(scales[s]));
+        if (pair < 2) {
+          put_bits(2, half + 6 * pair, uint32_t(mins[s]));
+        } else {
+          put_bits(pair == 2 ? 0 : 2, half + 12, low);
+          put_bits(1, half + (pair == 2 ? 12 : 14), high);
+        }
       } else {
-        at(P::kScales, s) = std::byte(scales[s]);
+        put_bits(s / 4, 8 * (s % 4), uint8_t(scales[s]));
       }
     }
   }
