@@ -161,6 +161,13 @@ struct V {
     const __m128i d = _mm_add_epi32(c, _mm_unpackhi_epi64(c, c));
     return _mm_cvtsi128_si32(_mm_add_epi32(d, _mm_shuffle_epi32(d, 1)));
   }
+  static I add_quads(I a, I b, I c, I d) {
+    const auto add = [](I x, I y) {
+      const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(x.lo, x.hi), _mm256_hadd_epi32(y.lo, y.hi));
+      return _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    };
+    return {add(a, b), add(c, d)};
+  }
 
   static I broadcast4(const void* p) {
     int32_t x;

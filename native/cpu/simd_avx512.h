@@ -102,6 +102,15 @@ struct V {
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I round(F a) { return _mm512_cvtps_epi32(a); }
   static int32_t reduce_add_i(I a) { return _mm512_reduce_add_epi32(a); }
+  static I add_quads(I a, I b, I c, I d) {
+    const auto add_halves = [](I x, I y) {  // of each quad of x and y, in turns
+      return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+    };
+    const I ab = add_halves(a, b), cd = add_halves(c, d);
+    const I sums = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    sums);
+  }
 
   static I broadcast4(const void* p) {
     int32_t x;

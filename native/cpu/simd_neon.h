@@ -168,6 +168,10 @@ struct V {
   static int32_t reduce_add_i(I a) {
     return vaddvq_s32(vaddq_s32(vaddq_s32(a.q0, a.q1), vaddq_s32(a.q2, a.q3)));
   }
+  static I add_quads(I a, I b, I c, I d) {
+    const auto add = [](I x) { return vpaddq_s32(vpaddq_s32(x.q0, x.q1), vpaddq_s32(x.q2, x.q3)); };
+    return {add(a), add(b), add(c), add(d)};
+  }
 
   static I broadcast4(const void* p) {
     int32_t x;

@@ -198,6 +198,15 @@ struct V {
     return sum;
   }
 
+  // Lane 4 k + j: the sum of lanes 4 j .. 4 j + 3 of the k-th argument.
+  static I add_quads(I a, I b, I c, I d) {
+    const I* const all[] = {&a, &b, &c, &d};
+    return map_i([&](int i) {
+      const int32_t* quad = all[i / 4]->v + 4 * (i % 4);
+      return quad[0] + quad[1] + quad[2] + quad[3];
+    });
+  }
+
   // 4 bytes in every lane.
   static I broadcast4(const void* p) { return set1_i(read<int32_t>(p, 0)); }
   // acc + dot product of 4 unsigned with 4 signed bytes in each lane, modulo 2^32. kWide: codes above 127

@@ -33,14 +33,15 @@ typename V::F exp2(typename V::F x) {
 // Largest |x| of n values in every lane's share, and a sum that is NaN iff some x is not finite.
 template <class V>
 float absolute_maximum(const float* x, int64_t n, float& poison) {
-  auto largest = V::zero(), check = V::zero();
+  typename V::F largest[] = {V::zero(), V::zero()}, check[] = {V::zero(), V::zero()};  // chains of their own
   for (int64_t i = 0; i < n; i += 16) {
     const auto value = V::load(x + i);
-    largest = V::max(largest, V::abs(value));
-    check = V::fma(value, V::zero(), check);
+    const auto t = i / 16 % 2;
+    largest[t] = V::max(largest[t], V::abs(value));
+    check[t] = V::fma(value, V::zero(), check[t]);
   }
-  poison = V::reduce_add(check);
-  return V::reduce_max(largest);
+  poison = V::reduce_add(V::add(check[0], check[1]));
+  return V::reduce_max(V::max(largest[0], largest[1]));
 }
 
 // q = nearest(x * factor) for n values.
@@ -69,43 +70,58 @@ float quantize_i8(const float* x, int64_t n, int8_t* q) {
 // Sums of a quantised block; returns by how much its values must shrink to keep the bounds of Activation256.
 template <class V>
 float sum_up(Activation256& block) {
-  int absolute[16];
-  float excess = 1.0f;
-  for (int s = 0; s < 16; ++s) {
-    const auto q = V::load_s8(block.q + 16 * s);
-    const int sum = V::reduce_add_i(q);
-    block.sum16[s] = int16_t(sum);
-    block.start16[s ^ 1] = uint16_t(0x8000 - 32 * sum);
-    absolute[s] = V::reduce_add_i(V::abs_i(q));
-    // Rounding moves a sum of 16 by at most 8, so aim that much below the bound.
-    const float ratio = float(absolute[s]) / float(kMaxAbsSum16 - 8);
-    if (absolute[s] > kMaxAbsSum16 && ratio > excess) excess = ratio;
+  typename V::I sums[4], absolutes[4];  // of 4 neighbours
+  for (int i = 0; i < 4; ++i) {
+    const auto ones = V::set1_i(0x01010101);
+    const auto q = V::line(block.q + 64 * i);
+    const auto negative = V::and_i(V::template shr<7>(q), ones);
+    const auto flip = V::mul_i(negative, V::set1_i(0xff));
+    sums[i] = V::template dot4<false>(V::zero_i(), ones, q);
+    absolutes[i] = V::template dot4<false>(V::zero_i(), V::add_i(V::xor_i(q, flip), negative), ones);
   }
+  const auto absolute = V::add_quads(absolutes[0], absolutes[1], absolutes[2], absolutes[3]);
+  int16_t absolute16[16];
+  V::store_s16(block.sum16, V::add_quads(sums[0], sums[1], sums[2], sums[3]));
+  V::store_s16(absolute16, absolute);
+
+  // Rounding moves a sum of 16 by at most 8, so aim that much below the bound.
+  const float largest = V::reduce_max(V::to_float(absolute));
+  float excess = largest > kMaxAbsSum16 ? largest / float(kMaxAbsSum16 - 8) : 1.0f;
+  int largest_one_sign = 0;
   for (int s = 0; s < 8; ++s) {
-    const int sum = block.sum16[2 * s] + block.sum16[2 * s + 1];
+    const int first = block.sum16[2 * s], second = block.sum16[2 * s + 1], sum = first + second;
+    block.start16[2 * s] = uint16_t(0x8000 - 32 * second);
+    block.start16[2 * s + 1] = uint16_t(0x8000 - 32 * first);
     block.sum32[s] = int16_t(sum);
     block.start32[s] = -128 * sum;
-    const int one_sign = (absolute[2 * s] + absolute[2 * s + 1] + (sum < 0 ? -sum : sum)) / 2;
-    const float ratio = float(one_sign) / float(kMaxSum32 - 16);
-    if (one_sign > kMaxSum32 && ratio > excess) excess = ratio;
+    const int one_sign = (absolute16[2 * s] + absolute16[2 * s + 1] + (sum < 0 ? -sum : sum)) / 2;
+    largest_one_sign = one_sign > largest_one_sign ? one_sign : largest_one_sign;
   }
-  return excess;
+  const float ratio = float(largest_one_sign) / float(kMaxSum32 - 16);
+  return largest_one_sign > kMaxSum32 && ratio > excess ? ratio : excess;
 }
 
+// Several blocks at a time, each step for all of them: within a block every step waits for the one before.
 template <class V>
 void quantize_q256(const float* x, int64_t cols, std::byte* out) {
-  auto* block = reinterpret_cast<Activation256*>(out);
-  for (int64_t i = 0; i < cols; i += 256, ++block) {
-    float poison;
-    float largest = absolute_maximum<V>(x + i, 256, poison);
-    round_i8<V>(x + i, 256, i8_factor<V>(largest), block->q);
-    const float excess = sum_up<V>(*block);
-    if (excess > 1.0f) {  // nearly constant values: a coarser step, still fine relative to their size
-      largest *= excess;
-      round_i8<V>(x + i, 256, i8_factor<V>(largest), block->q);
-      sum_up<V>(*block);
+  constexpr int64_t kAtOnce = 8;
+  const int64_t n_blocks = cols / 256;
+  for (int64_t first = 0; first < n_blocks; first += kAtOnce) {
+    const int64_t n = n_blocks - first < kAtOnce ? n_blocks - first : kAtOnce;
+    const float* values = x + 256 * first;
+    auto* blocks = reinterpret_cast<Activation256*>(out) + first;
+    float largest[kAtOnce], poison[kAtOnce];
+    for (int64_t i = 0; i < n; ++i) largest[i] = absolute_maximum<V>(values + 256 * i, 256, poison[i]);
+    for (int64_t i = 0; i < n; ++i) round_i8<V>(values + 256 * i, 256, i8_factor<V>(largest[i]), blocks[i].q);
+    for (int64_t i = 0; i < n; ++i) {
+      const float excess = sum_up<V>(blocks[i]);
+      if (excess > 1.0f) {  // nearly constant values: a coarser step, still fine relative to their size
+        largest[i] *= excess;
+        round_i8<V>(values + 256 * i, 256, i8_factor<V>(largest[i]), blocks[i].q);
+        sum_up<V>(blocks[i]);
+      }
+      blocks[i].d = largest[i] / 127.0f + poison[i];
     }
-    block->d = largest / 127.0f + poison;
   }
 }
 
