@@ -70,7 +70,7 @@ inline constexpr int32_t kResidentRows = 64;
 inline constexpr int32_t kNearRows = 8;
 inline constexpr int64_t kNearBytes = 6 << 10;
 inline constexpr int64_t kResidentPanels = 8;
-inline constexpr int64_t kResidentBytes = 320 << 10;
+inline constexpr int64_t kResidentBytes = 448 << 10;
 inline constexpr int64_t kStreamedBytes = 128 << 10;
 
 struct Kernels {

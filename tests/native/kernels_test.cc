@@ -207,13 +207,13 @@ TEST("kernels: a product that is cut along the input dimension keeps its bits") 
   const Kernels& scalar = select_kernels("scalar");
   for (const QuantType type : {QuantType::kQ4_K, QuantType::kQ6_K, QuantType::kQ8_0, QuantType::kNF4,
                                QuantType::kBF16, QuantType::kF32}) {
-    const int64_t rows = 3 * kPanelRows, cols = 14336;
+    const int64_t rows = 5 * kPanelRows, cols = 14336;
     PackedMatrix w(type, rows, cols, random_rows(type, rows, cols, 5));
     for (const int n_rows : {1, 13, kResidentRows + 3}) {
       if (n_rows < kResidentRows)  // in two pieces or more
         CHECK(2 * int64_t(panel_bytes(type, cols)) > kStreamedBytes);
       else
-        CHECK(3 * int64_t(panel_bytes(type, cols)) > kResidentBytes);
+        CHECK(5 * int64_t(panel_bytes(type, cols)) > kResidentBytes);
       const std::vector<float> x = normal_values(size_t(n_rows * cols), 6);
       const std::vector<float> want = product(scalar, w, x, n_rows);
       std::vector<std::string> names = simd_tables();
