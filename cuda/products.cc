@@ -17,7 +17,8 @@ DevicePointer address(Tensor t) { return DevicePointer(reinterpret_cast<uintptr_
 void Products::prepare() {
   for (DeviceBuffer& records : records_) {
     records = {};
-    records = DeviceBuffer(device_, uint64_t(max_rows_) * row_bytes_, "activations");
+    records =
+        DeviceBuffer(device_, scales_bytes(max_cols_) + uint64_t(max_rows_) * row_bytes_, "activations");
   }
   arrivals_ = {};
   arrivals_ = zeros_on(device_, arrival_bytes(max_rows_, max_cols_), "activations");
@@ -42,7 +43,7 @@ void Products::quantize(int n_rows, Tensor x, Form form) {
     return;
   }
   const int units = int(units_of(x.cols));
-  const DevicePointer records = records_[now_].address();
+  const DevicePointer records = records_at(now_);
   if (x.data == pending_.out.data)
     kernels_.norm_quantize[size_t(form)]({n_rows, 1, 512}, address(pending_.x), address(pending_.weight),
                                          records, int(x.cols), units, pending_.eps);
@@ -69,9 +70,9 @@ void Products::multiply(int n_rows, std::span<const Part> parts, Epilogue epilog
     args.part[p] = {reinterpret_cast<const unsigned char*>(w.data), out.data, int(w.rows), parts[p].role};
     if (heads != nullptr) args.n_heads += int(w.rows) / heads->head_dim;
   }
-  args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_[now_].address()));
+  args.records = reinterpret_cast<const unsigned char*>(uintptr_t(records_at(now_)));
   if (epilogue == Epilogue::kSwiGlu) {
-    args.next_records = reinterpret_cast<unsigned char*>(uintptr_t(records_[1 - now_].address()));
+    args.next_records = reinterpret_cast<unsigned char*>(uintptr_t(records_at(1 - now_)));
     left_behind_ = parts[0].projection.out.data;
     left_form_ = form_of(first.type);
   }

@@ -48,7 +48,8 @@ class Products {
   void prepare();
   // What that and steps take, see Backend.
   static uint64_t scratch_bytes(int64_t max_rows, int64_t max_cols) {
-    return 2 * uint64_t(max_rows) * record_bytes(Form::kHalves, max_cols) + arrival_bytes(max_rows, max_cols);
+    return 2 * (scales_bytes(max_cols) + uint64_t(max_rows) * record_bytes(Form::kHalves, max_cols)) +
+           arrival_bytes(max_rows, max_cols);
   }
 
   // out = x / sqrt(mean(x^2) + eps) * weight. Computed with the product that takes `out`, or by settle(out);
@@ -79,6 +80,11 @@ class Products {
   void swiglu(int n_rows, Tensor x, const Matrix& w_gate, const Matrix& w_up, Tensor out, Tensor scratch);
 
  private:
+  // Before the records: the scales of all units, in whole lines of memory.
+  static uint64_t scales_bytes(int64_t cols) {
+    return uint64_t(ceil_div(units_of(cols) * kScalesBytes, 256) * 256);
+  }
+  DevicePointer records_at(int which) const { return records_[which].address() + scales_bytes(max_cols_); }
   // Of all records of a row.
   static uint64_t record_bytes(Form form, int64_t cols) {
     const int unit = form == Form::kHalves    ? kHalfRecordBytes

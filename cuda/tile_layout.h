@@ -102,6 +102,10 @@ struct TileBF16 {
 // kQ32Wide, for NF4 and FP4, has codes of 14 bits, 128 * high + low, in two records of the form kQ32: of the
 // high codes, and of the low ones with the scale.
 inline constexpr int kRecordBytes = 320, kTail = 256;
+// In front of the records of all rows, of kQ256: the scales of the first eight rows once more, those of unit
+// u this often u + 1 bytes before, so that one sector has them. What is behind the last row stands for
+// nothing.
+inline constexpr int kScalesBytes = 32;
 
 // For F16 and BF16: the upper halves of 256 columns, their lower halves, and the scale, a power of two in
 // binary32. A column is (upper + lower) * scale to 22 bits below the greatest of the unit. A record is 33

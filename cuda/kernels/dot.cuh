@@ -76,15 +76,22 @@ template <class Tiled>
 struct HeldRows {
   uint4 x[kTilesPerUnit], y[kTilesPerUnit], parts[2][3];
   float d[2];
-  __device__ HeldRows(const GlobalRows<1, kRecords<Tiled>>& rows, Tails& tails, int lane) {
-    constexpr bool kStaged = wants(0) || wants(2);  // more than the scale
+  // `scales` is the unit's place before the records.
+  __device__ HeldRows(const GlobalRows<1, kRecords<Tiled>>& rows, const Byte* scales, Tails& tails,
+                      int lane) {
+    // The scale is in the sector of part 2, too.
+    constexpr bool kStaged = wants(0) || wants(2), kScaleInTail = kHasUnits && wants(2);
     const int own = lane & 3;
     uint4 tail;
-    if (kStaged && (own < 3 ? wants(own) : kWantsScale)) tail = rows.own_tail();
+    if (kStaged && (own < 3 ? wants(own) : kScaleInTail)) tail = rows.own_tail();
 #pragma unroll
     for (int t = 0; t < kTilesPerUnit; ++t) {
       x[t] = rows.codes(0, t);
       if constexpr (kTwoBytes<Tiled>) y[t] = rows.low_codes(0, t);
+    }
+    if (kHasUnits && !kScaleInTail) {
+      const float2 both = __ldg(reinterpret_cast<const float2*>(scales) + own);
+      d[0] = both.x, d[1] = both.y;
     }
     if (kStaged) {
       __syncwarp();  // what was there before has been read
@@ -93,17 +100,17 @@ struct HeldRows {
     }
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const int row = 2 * (lane & 3) + j;
+      const int row = 2 * own + j;
 #pragma unroll
       for (int part = 0; part < 3; ++part)
         if (wants(part)) parts[j][part] = tails[part][row];
-      if (kWantsScale) d[j] = kStaged ? __uint_as_float(tails[3][row].x) : rows.scale(0, j);
+      if (kScaleInTail) d[j] = __uint_as_float(tails[3][row].x);
     }
   }
-  static constexpr bool kWantsScale = requires { Tiled::kSub; };  // of part 3
+  static constexpr bool kHasUnits = requires { Tiled::kSub; };  // with a scale each
   // Whether this part of the tail is multiplied with: sums of 16 or 32 columns, or scales of 32.
   static __device__ constexpr bool wants(int part) {
-    if constexpr (kWantsScale)
+    if constexpr (kHasUnits)
       return Tiled::kMinWords == 2 ? part == 2 : Tiled::kMinWords == 4 && part < 2;
     else
       return part < 2 || Tiled::kHasM;

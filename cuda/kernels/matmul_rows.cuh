@@ -50,11 +50,12 @@ __device__ void matmul_rows(const MatmulArgs& args) {
       constexpr int kUnitBytes = kRecords<Tiled> * kRecordBytes;
       GlobalRows<kGroups, kRecords<Tiled>> rows(args.records + begin * kUnitBytes, args.rows, args.units,
                                                 lane);
-      for (int u = begin; u < end; ++u, unit += Tiled::kBytes) {
+      const Byte* scales = args.records - (begin + 1) * kScalesBytes;
+      for (int u = begin; u < end; ++u, unit += Tiled::kBytes, scales -= kScalesBytes) {
         if constexpr (kGroups == 1) {
           rows.records = args.records + u * kUnitBytes;
           __shared__ Tails tails[kSegments];
-          const HeldRows<Tiled> held(rows, tails[warp], lane);
+          const HeldRows<Tiled> held(rows, scales, tails[warp], lane);
 #pragma unroll
           for (int p = 0; p < kStripes; ++p) {
             if (p >= stripes) break;  // and a branch that keeps ptxas from fetching all stripes at once

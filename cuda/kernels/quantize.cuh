@@ -21,6 +21,11 @@ __device__ inline float4 load_columns(const float* row, int at, int cols) {
   return at < cols ? *reinterpret_cast<const float4*>(row + at) : float4{};
 }
 
+template <int kLargest>
+__device__ inline float scale_of(unsigned largest) {
+  return largest < 0x7f800000 ? __uint_as_float(largest) / kLargest : __uint_as_float(0x7f800000);
+}
+
 // `largest` has the bits of the greatest absolute value, whose code is kLargest, of the lane's columns with
 // one scale.
 //
@@ -39,8 +44,7 @@ __device__ void put_record(const unsigned (&words)[2], unsigned largest, Byte* r
   if ((lane & 6) != 0) return;
   const int block = 2 * (lane >> 3) + (lane & 1);  // of 32 columns
   Byte* tail = record + kTail;
-  const float scale =
-      largest < 0x7f800000 ? __uint_as_float(largest) / kLargest : __uint_as_float(0x7f800000);
+  const float scale = scale_of<kLargest>(largest);
   *reinterpret_cast<short*>(tail + 32 + 2 * block) = short(sums[0] + sums[1]);
   if (form == Form::kQ32) {
     *reinterpret_cast<float*>(tail + 4 * block) = scale;
@@ -70,8 +74,10 @@ __device__ inline void put_halves(const float (&v)[8], unsigned largest, Byte* r
   if (lane == 0) *reinterpret_cast<float*>(record + kHalfScale) = power_of_two(exponent - 13);
 }
 
+// Unit `unit` of row `row`; all records begin at `records`.
 template <Form form>
-__device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
+__device__ void quantize_unit(float4 (&x)[2], Byte* records, int row, int units, int unit, int lane) {
+  Byte* record = records + ((long long)row * units + unit) * kUnitBytes<form>;
   const float v[8] = {x[0].x, x[0].y, x[0].z, x[0].w, x[1].x, x[1].y, x[1].z, x[1].w};
   unsigned largest = 0;  // as unsigned numbers, infinity and NaN are greater than all others
 #pragma unroll
@@ -103,6 +109,8 @@ __device__ void quantize_unit(float4 (&x)[2], Byte* record, int lane) {
     put_record<Form::kQ32, kLargest>(low, largest, record + kRecordBytes, lane);
   } else {
     put_record<form, kLargest>(words, largest, record, lane);
+    if (form == Form::kQ256 && row < kScalesBytes / 4 && lane == 0)
+      reinterpret_cast<float*>(records - kScalesBytes * (unit + 1))[row] = scale_of<kLargest>(largest);
   }
 }
 
@@ -117,7 +125,7 @@ __device__ void quantize(const float* x, Byte* records, int cols, int units) {
   const float* row = x + (long long)blockIdx.x * cols;
   const int at = first_column(unit, lane);
   float4 v[2] = {load_columns(row, at, cols), load_columns(row, at + 16, cols)};
-  quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kUnitBytes<form>, lane);
+  quantize_unit<form>(v, records, blockIdx.x, units, unit, lane);
 }
 
 // The square root's argument is summed in an order that depends on the number of columns only.
@@ -146,7 +154,7 @@ __device__ void norm_quantize(const float* x, const float* weight, Byte* records
       v[h] = load_columns(row, at + 16 * h, cols);
       v[h] = {v[h].x * scale * w.x, v[h].y * scale * w.y, v[h].z * scale * w.z, v[h].w * scale * w.w};
     }
-    quantize_unit<form>(v, records + ((long long)blockIdx.x * units + unit) * kUnitBytes<form>, lane);
+    quantize_unit<form>(v, records, blockIdx.x, units, unit, lane);
   }
 }
 

@@ -31,7 +31,7 @@ __device__ inline void quantize_outputs(const MatmulArgs& args, const Work& work
                            : kIsHalf<Tiled>          ? Form::kHalves
                            : kTwoBytes<Tiled>        ? Form::kQ32Wide
                                                      : Form::kQ32;
-    quantize_unit<kForm>(v, args.next_records + ((long long)r * units + unit) * kUnitBytes<kForm>, lane);
+    quantize_unit<kForm>(v, args.next_records, r, units, unit, lane);
   }
 }
 

@@ -226,9 +226,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
       const Figures got = measure(*of_products, traits, kernel, rows);
       compare(kernel, rows, got);
       const bool one = rows == 1;
-      // Of Q2_K activations are larger beside the weights.
-      const double sectors = !one && traits.type == QuantType::kQ2_K ? 1.32 : 1.3;
-      if ((rows <= kFewRows && got.sectors > sectors) ||
+      if ((rows <= kFewRows && got.sectors > 1.3) ||
           (traits.type == QuantType::kQ4_K && got.instructions > (one         ? 3.0
                                                                   : rows == 8 ? 5.0
                                                                               : 1e9)))
