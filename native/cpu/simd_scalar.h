@@ -128,8 +128,8 @@ struct V {
   static I sub_i(I a, I b) {
     return map_i([&](int i) { return a.v[i] - b.v[i]; });
   }
-  static I mul_i(I a, I b) {
-    return map_i([&](int i) { return a.v[i] * b.v[i]; });
+  static I mul_i(I a, I b) {  // modulo 2^32
+    return map_i([&](int i) { return int32_t(uint32_t(a.v[i]) * uint32_t(b.v[i])); });
   }
   static I and_i(I a, I b) {
     return map_i([&](int i) { return a.v[i] & b.v[i]; });
