@@ -97,12 +97,16 @@ void PinnedBuffer::release() noexcept {
   device_->driver().cuMemFreeHost(data_);
 }
 
-DeviceBuffer zeros_on(const Device& device, uint64_t bytes, const char* purpose) {
-  DeviceBuffer buffer(device, bytes, purpose);
+void put_zeros(const Device& device, DevicePointer address, uint64_t bytes) {
   const PinnedBuffer zeros(device, bytes);
   std::memset(zeros.data(), 0, bytes);
-  MAESTRALE_CU(device, cuMemcpyHtoDAsync_v2, buffer.address(), zeros.data(), bytes, device.stream());
+  MAESTRALE_CU(device, cuMemcpyHtoDAsync_v2, address, zeros.data(), bytes, device.stream());
   device.synchronize();
+}
+
+DeviceBuffer zeros_on(const Device& device, uint64_t bytes, const char* purpose) {
+  DeviceBuffer buffer(device, bytes, purpose);
+  put_zeros(device, buffer.address(), bytes);
   return buffer;
 }
 

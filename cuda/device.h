@@ -81,7 +81,8 @@ class PinnedBuffer {
   uint64_t bytes_ = 0;
 };
 
-// Memory of zeros, which are there when it returns.
+// Zeros, which are there when it returns: at an address, or in memory of their own.
+void put_zeros(const Device& device, DevicePointer address, uint64_t bytes);
 DeviceBuffer zeros_on(const Device& device, uint64_t bytes, const char* purpose);
 
 // Host memory and its copy on the device, as large as it has ever had to be.

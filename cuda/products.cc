@@ -19,6 +19,7 @@ void Products::prepare() {
     records = {};
     records =
         DeviceBuffer(device_, scales_bytes(max_cols_) + uint64_t(max_rows_) * row_bytes_, "activations");
+    put_zeros(device_, records.address(), scales_bytes(max_cols_));  // for rows that a step does not have
   }
   arrivals_ = {};
   arrivals_ = zeros_on(device_, arrival_bytes(max_rows_, max_cols_), "activations");
