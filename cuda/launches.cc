@@ -12,9 +12,11 @@
 namespace maestrale::cuda {
 namespace {
 
-constexpr size_t kAlign = 16;       // of arguments
-constexpr size_t kMostGraphs = 32;  // a graph holds some memory of the device
-constexpr size_t kRemembered = 64;  // lists without a graph
+constexpr size_t kAlign = 16;  // of arguments
+// Decoding steps of up to 16 sequences whose longest one has its keys divided in up to 32 parts, by powers of
+// two, have 96 lists. A graph holds some memory of the device.
+constexpr size_t kMostGraphs = 128;
+constexpr size_t kRemembered = 128;  // lists without a graph
 constexpr unsigned kNonBlockingStream = 1;
 constexpr int kThreadLocal = 1;  // CUstreamCaptureMode: other threads may do what they like
 

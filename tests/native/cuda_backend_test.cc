@@ -200,6 +200,30 @@ TEST("cuda: a decoding step is one graph, which allocates nothing and waits for 
   CHECK_EQ(reported("cuGraphLaunch"), 3);
 }
 
+TEST("cuda: a load of many shapes settles to graphs alone") {
+  use_simulator("cc=80,races=0,initcheck=0");
+  const auto model = load_cuda("hd128-q4_k_m", {.sliding_window = 0});
+  std::vector<Timeline> timelines;
+  for (PageId page = 0; page < 12; ++page) timelines.emplace_back(page, 1);
+  constexpr int kShapes = 78;  // numbers of sequences and, of these, of sequences whose logits are wanted
+  for (int round = 0; round < 3; ++round) {
+    simulator<int()>("ptxsim_reset")();
+    for (int32_t n = 12; n > 0; --n)  // the largest first, since buffers grow and lists name them
+      for (int32_t outputs = n; outputs > 0; --outputs) {
+        Batch batch;
+        std::vector<int32_t> rows;
+        for (int32_t i = 0; i < n; ++i) {
+          batch.sequences.push_back({i, 1, 0, 0, timelines[size_t(i)].pages});
+          batch.tokens.push_back(i);
+          if (i < outputs) rows.push_back(i);
+        }
+        model->forward(batch, rows, never_cancelled);
+      }
+    CHECK_EQ(reported("cuGraphInstantiateWithFlags"), round == 1 ? kShapes : 0);
+    CHECK_EQ(reported("cuGraphLaunch"), round == 0 ? 0 : kShapes);
+  }
+}
+
 TEST("cuda: a failure is an error with the call, and the process goes on") {
   use_simulator("cc=80,quiet,fail_alloc=3");
   expect_error("allocation", ErrorCode::kOutOfMemory, "the GPU has no room for",
