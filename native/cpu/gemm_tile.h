@@ -200,17 +200,17 @@ struct Tile {
     for (int r = 0; r < R; ++r) {
       const I scales = Fmt::template scales<p>(w[r], g);
       for (int c = 0; c < C; ++c)
-        s[c][r] = V::dot2(s[c][r], V::sub_halves(dot[c][r], V::set1_i(kBias << 16 | kBias)), scales);
+        s[c][r] = V::dot2(s[c][r], V::sub_halves(dot[c][r], V::set1_i(kBiases)), scales);
     }
   }
 
   // What the sums of a pair start with: kBias - offset * sum of their activations, which turns unsigned codes
   // into signed ones.
-  static constexpr int32_t kBias = Fmt::kOffset == 4 ? 0x1000 : 0x8000;
+  static constexpr int32_t kBias = Fmt::kOffset == 4 ? 0x1000 : 0x8000, kBiases = kBias << 16 | kBias;
   [[gnu::always_inline]] static I two_starts(const uint16_t* start16) {
     static_assert(Fmt::kOffset == 0 || Fmt::kOffset == 4 || Fmt::kOffset == 32);
     if constexpr (Fmt::kOffset == 0)
-      return V::set1_i(kBias << 16 | kBias);
+      return V::set1_i(kBiases);
     else if constexpr (Fmt::kOffset == 4)
       return V::template shr_halves<3>(V::broadcast4(start16));
     else

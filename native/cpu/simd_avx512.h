@@ -74,7 +74,6 @@ struct V {
   static I and_i(I a, I b) { return _mm512_and_si512(a, b); }
   static I or_i(I a, I b) { return _mm512_or_si512(a, b); }
   static I xor_i(I a, I b) { return _mm512_xor_si512(a, b); }
-  static I abs_i(I a) { return _mm512_abs_epi32(a); }
   template <int N>
   static I shl(I a) {
     return _mm512_slli_epi32(a, N);

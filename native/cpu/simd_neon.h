@@ -131,7 +131,6 @@ struct V {
   static I and_i(I a, I b) { return map<vandq_s32, I>(a, b); }
   static I or_i(I a, I b) { return map<vorrq_s32, I>(a, b); }
   static I xor_i(I a, I b) { return map<veorq_s32, I>(a, b); }
-  static I abs_i(I a) { return map<vabsq_s32, I>(a); }
   template <int N>
   static I shl(I a) {
     return map<shl_quad<N>, I>(a);

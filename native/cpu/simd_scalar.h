@@ -140,9 +140,6 @@ struct V {
   static I xor_i(I a, I b) {
     return map_i([&](int i) { return a.v[i] ^ b.v[i]; });
   }
-  static I abs_i(I a) {
-    return map_i([&](int i) { return a.v[i] < 0 ? -a.v[i] : a.v[i]; });
-  }
   // 32-bit shifts, zeros shifted in; byte-wise users mask afterwards.
   template <int N>
   static I shl(I a) {

@@ -46,10 +46,12 @@ void put_code(Bytes& panel, uint64_t unit, int r, int e, int code) {
     put(panel, unit + P::kCodes, e / 4, r, t, 0, code);
   } else if constexpr (std::is_same_v<B, BlockQ6_K>) {
     const int g = s / 4, k = s % 4;
-    for (int above = 0; above < 3;
-         ++above)  // of the fourth sub-block, two bits in the line of each other one
-      if (k == 3) put(panel, unit + P::kCodes, 12 * g + 4 * above + j, r, t, 6, code >> (2 * above) & 3);
-    if (k < 3) put(panel, unit + P::kCodes, 12 * g + 4 * k + j, r, t, 0, code);
+    if (k < 3) {
+      put(panel, unit + P::kCodes, 12 * g + 4 * k + j, r, t, 0, code);
+    } else {  // two bits above each of the three others
+      for (int i = 0; i < 3; ++i)
+        put(panel, unit + P::kCodes, 12 * g + 4 * i + j, r, t, 6, code >> (2 * i) & 3);
+    }
   } else if constexpr (std::is_same_v<B, BlockQ3_K>) {
     crumb(P::kCodes, code);
     put(panel, unit + P::kHigh, s / 8 * lines + j, r, t, s % 8, code >> 2);
