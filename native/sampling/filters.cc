@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/portable_math.h"
+
 namespace maestrale {
 namespace {
 
@@ -76,7 +78,7 @@ double weigh(std::vector<Candidate>& candidates) {
   float highest = kMinusInfinity;
   for (const Candidate& candidate : candidates) highest = std::max(highest, candidate.score);
   for (Candidate& candidate : candidates)
-    candidate.weight = std::exp(double(candidate.score) - double(highest));
+    candidate.weight = portable_exp(double(candidate.score) - double(highest));
   const double sum = sum_of_weights(candidates);
   std::erase_if(candidates, [&](const Candidate& candidate) { return float(candidate.weight / sum) == 0; });
   return sum;
@@ -107,12 +109,12 @@ void filter_typical(double p, std::vector<Candidate>& candidates) {
   double entropy = 0;
   for (const Candidate& candidate : candidates) {
     const double probability = candidate.weight / sum;
-    entropy -= probability * std::log(probability);
+    entropy -= probability * portable_log(probability);
   }
   std::vector<Surprise> items;
   items.reserve(candidates.size());
   for (const Candidate& candidate : candidates)
-    items.push_back({std::fabs(-std::log(candidate.weight / sum) - entropy), candidate});
+    items.push_back({std::fabs(-portable_log(candidate.weight / sum) - entropy), candidate});
   const auto closer = [](const Surprise& a, const Surprise& b) {
     return a.distance != b.distance ? a.distance < b.distance : a.candidate.token < b.candidate.token;
   };

@@ -8,7 +8,8 @@
 #include <string>
 
 #include "base/error.h"
-#include "sampling/philox.h"
+#include "base/philox.h"
+#include "base/portable_math.h"
 
 namespace maestrale {
 namespace {
@@ -149,7 +150,7 @@ bool Sampler::fill_candidates(const TopLogits& top, std::span<const int32_t> his
   for (Candidate& candidate : candidates_) candidate.score = scale(candidate.score);
   const float outside = scale(top.rest);
   if (params_.top_k == 0)  // min-p drops the others, whatever they are
-    return std::exp(double(outside) - double(scale(best.score))) < params_.min_p * (1 - kExpError);
+    return portable_exp(double(outside) - double(scale(best.score))) < params_.min_p * (1 - kExpError);
   if (candidates_.size() < size_t(params_.top_k)) return top.rest == kMinusInfinity;
   keep_top_k(params_.top_k, candidates_);
   sort_by_id(candidates_);

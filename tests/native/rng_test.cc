@@ -2,8 +2,8 @@
 // Philox against the known answers that its authors publish (Random123, kat_vectors).
 #include <set>
 
+#include "base/philox.h"
 #include "check.h"
-#include "sampling/philox.h"
 
 using namespace maestrale;
 
