@@ -109,6 +109,7 @@ TEST("ptxsim forms: f64 add, sub, mul, fma, div, rcp, sqrt") {
   add("add.rn.f64 d, a, b;", 2, [](double a, double b, double) { return a + b; });
   add("sub.f64 d, a, b;", 2, [](double a, double b, double) { return a - b; });
   add("mul.f64 d, a, b;", 2, [](double a, double b, double) { return a * b; });
+  add("mul.rn.f64 d, a, b;", 2, [](double a, double b, double) { return a * b; });
   add("fma.rn.f64 d, a, b, c;", 3, [](double a, double b, double c) { return std::fma(a, b, c); });
   add("div.rn.f64 d, a, b;", 2, [](double a, double b, double) { return a / b; });
   add("rcp.rn.f64 d, a;", 1, [](double a, double, double) { return 1 / a; });

@@ -222,17 +222,20 @@ TEST("ptxsim forms: ld and st of vectors, in global and shared memory, by every 
   for (const std::string load :
        {"ld.global.nc.u8 h0, [i+2];",
         "ld.global.u8 h0, [i+2];\nst.shared.u8 [sh+5], h0;\nld.shared.u8 h0, [sh+5];",
+        "ld.global.u32 r0, [i];\nst.shared.u32 [sh+4], r0;\nld.shared.v4.u8 {h1, h2, h0, h3}, [sh+4];",
         "ld.global.nc.u16 h0, [i+2];\nand.b16 h0, h0, 255;",
         "ld.global.s8 h0, [i+2];\ncvt.s16.s8 h0, h0;\nand.b16 h0, h0, 255;"})
     if (moved(load + "\ncvt.u32.u16 r0, h0;\nst.global.u32 [o], r0;", in) != bytes)
       maestrale::test::fail(__FILE__, __LINE__, load);
-  CHECK(moved("ld.global.u64 l, [i];\nst.shared.u64 [sh], l;\nld.shared.v2.u32 {r0, r1}, [sh];\n"
-              "st.global.v2.u32 [o], {r0, r1};",
-              in) == doubles);
   CHECK(moved("ld.global.nc.u64 l, [i];\nst.global.u64 [o], l;", in) == doubles);
-  CHECK(moved("ld.global.v2.u32 {r0, r1}, [i];\nst.shared.v2.u32 [sh], {r0, r1};\nld.shared.u64 l, [sh];\n"
-              "st.global.u64 [o], l;",
-              in) == doubles);
+  for (const std::string type : {"u64", "f64"}) {
+    CHECK(moved("ld.global.u64 l, [i];\nst.shared." + type + " [sh], l;\nld.shared.v2.u32 {r0, r1}, [sh];\n" +
+                    "st.global.v2.u32 [o], {r0, r1};",
+                in) == doubles);
+    CHECK(moved("ld.global.v2.u32 {r0, r1}, [i];\nst.shared.v2.u32 [sh], {r0, r1};\nld.shared." + type +
+                    " l, [sh];\nst.global.u64 [o], l;",
+                in) == doubles);
+  }
 }
 
 TEST("ptxsim forms: vectors of parameters, atomics of a block, barriers that count") {
