@@ -9,25 +9,15 @@
 
 #include "base/error.h"
 #include "base/philox.h"
-#include "base/portable_math.h"
 
 namespace maestrale {
 namespace {
 
-// Which sequence of random numbers a draw uses; other users of the seed take other streams.
-constexpr uint64_t kTokenStream = 0;
-constexpr float kTinyTemperature = 1e-3f;
+using draw_rules::Scale;
+
 // Below that min-p may leave tokens whose probability is zero as a binary32, which depends on all of them.
 constexpr float kLeastMinP = 1e-30f;
-constexpr double kExpError = 1e-12;  // and more
 constexpr float kInfinity = std::numeric_limits<float>::infinity(), kMinusInfinity = -kInfinity;
-
-// Where the division by the temperature could overflow, the highest score is moved to zero first.
-bool moves_highest(float temperature) { return temperature < kTinyTemperature; }
-struct Scale {
-  float moved_to_zero, temperature;
-  float operator()(float score) const { return (score - moved_to_zero) / temperature; }
-};
 
 void sort_by_id(std::vector<Candidate>& candidates) {
   const auto by_id = [](const Candidate& a, const Candidate& b) { return a.token < b.token; };
@@ -100,7 +90,7 @@ void Sampler::fill_candidates(std::span<const float> logits, std::span<const int
   if (params_.temperature == 0) {
     candidates_.assign(1, {int32_t(best() - scores_.begin()), *best(), 1});
   } else {
-    const float highest = moves_highest(params_.temperature) ? *best() : 0;
+    const float highest = draw_rules::moves_highest(params_.temperature) ? *best() : 0;
     const Scale scale{highest, params_.temperature};
     if (highest > kMinusInfinity)
       for (float& score : scores_) score = scale(score);
@@ -122,6 +112,27 @@ bool Sampler::draws_from_top() const {
   const bool cuts =
       p.temperature == 0 || p.top_k > 0 || (p.min_p >= kLeastMinP && p.top_p >= 1 && p.typical_p >= 1);
   return p.logprobs == 0 && !raises && cuts;
+}
+
+std::optional<DrawRequest> Sampler::draw_request(std::span<const int32_t> history, uint64_t position) {
+  if (!draws_from_top()) return std::nullopt;
+  const std::span<const ScoreChange> penalties = penalties_.changes(params_, history, vocab_size_);
+  const size_t n_biases = params_.logit_bias.size(), n_changes = n_biases + penalties.size();
+  if (n_changes > size_t(DrawRequest::kMostChanges)) return std::nullopt;
+  DrawRequest request{.seed = params_.seed,
+                      .position = position,
+                      .temperature = params_.temperature,
+                      .top_p = params_.top_p,
+                      .min_p = params_.min_p,
+                      .typical_p = params_.typical_p,
+                      .repetition_penalty = params_.repetition_penalty,
+                      .top_k = params_.top_k,
+                      .n_biases = int32_t(n_biases),
+                      .n_changes = int32_t(n_changes)};
+  for (size_t i = 0; i < n_biases; ++i)
+    request.changes[i] = {params_.logit_bias[i].token, params_.logit_bias[i].bias};
+  std::copy(penalties.begin(), penalties.end(), request.changes + n_biases);
+  return request;
 }
 
 // The same from the highest logits. As no score is raised, no other token's is above `outside`; false where
@@ -146,11 +157,11 @@ bool Sampler::fill_candidates(const TopLogits& top, std::span<const int32_t> his
     candidates_.assign(1, best);
     return top.rest < best.score;
   }
-  const Scale scale{moves_highest(params_.temperature) ? best.score : 0, params_.temperature};
+  const Scale scale{draw_rules::moves_highest(params_.temperature) ? best.score : 0, params_.temperature};
+  const float outside = scale(top.rest), highest = scale(best.score);
+  if (!std::isfinite(highest)) return false;  // the error is that of the whole row
   for (Candidate& candidate : candidates_) candidate.score = scale(candidate.score);
-  const float outside = scale(top.rest);
-  if (params_.top_k == 0)  // min-p drops the others, whatever they are
-    return portable_exp(double(outside) - double(scale(best.score))) < params_.min_p * (1 - kExpError);
+  if (params_.top_k == 0) return draw_rules::min_p_drops(params_.min_p, outside, highest);
   if (candidates_.size() < size_t(params_.top_k)) return top.rest == kMinusInfinity;
   keep_top_k(params_.top_k, candidates_);
   sort_by_id(candidates_);
@@ -172,7 +183,7 @@ double Sampler::narrow_candidates() {
 
 Sampler::Sample Sampler::draw(double sum, uint64_t position) const {
   // Walk the cumulative weights; rounding can leave a rest that belongs to the last candidate.
-  double rest = philox_uniform(params_.seed, position, kTokenStream) * sum;
+  double rest = philox_uniform(params_.seed, position, draw_rules::kTokenStream) * sum;
   size_t chosen = 0;
   while (chosen + 1 < candidates_.size() && rest >= candidates_[chosen].weight)
     rest -= candidates_[chosen++].weight;

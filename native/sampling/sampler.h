@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/draw_request.h"
 #include "base/top_logits.h"
 #include "sampling/filters.h"
 #include "sampling/penalties.h"
@@ -50,6 +51,8 @@ class Sampler {
   std::optional<Sample> sample(const TopLogits& top, std::span<const int32_t> history, uint64_t position);
   // Whether that can succeed with these options: none of them raises a score, none looks at all of them.
   bool draws_from_top() const;
+  // For a device that makes this draw itself; nothing where it cannot be asked for. Throws as sample() does.
+  std::optional<DrawRequest> draw_request(std::span<const int32_t> history, uint64_t position);
 
   // What sample() draws from: the tokens that are left, ordered by id, with probabilities that sum to
   // 1. One token for temperature 0.

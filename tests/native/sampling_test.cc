@@ -345,6 +345,21 @@ TEST("sampling: the highest logits decide nothing where another one might matter
         !decides({.temperature = 0, .logit_bias = {{0, -kInf}}}, 2));
   // Min-p against the likeliest: exp(-2) is 0.135.
   CHECK(decides({.min_p = 0.14f}, 3) && !decides({.min_p = 0.13f}, 3) && decides({.min_p = 0.13f}, 4));
+  // A division by the temperature that overflows: the error is that of the whole row.
+  const std::vector<float> huge = {3e37f, 2e37f, -3e38f}, low(3, -3e37f);
+  for (const std::vector<float>& row : {huge, low})
+    for (const SamplingParams& params : {SamplingParams{.temperature = 1e-3f, .top_k = 5},
+                                         SamplingParams{.temperature = 1e-3f, .min_p = 0.1f}}) {
+      Sampler sampler(params, 3);
+      CHECK(!sampler.sample(Top(row, 3).view(), {}, 0));
+      bool fails = false;
+      try {
+        sampler.sample(row, {}, 0);
+      } catch (const Error&) {
+        fails = true;
+      }
+      CHECK(fails);
+    }
   // What raises scores, looks at all of them or tells them is never decided.
   for (const SamplingParams& params : std::vector<SamplingParams>{{},
                                                                   {.top_p = 0.5f},
