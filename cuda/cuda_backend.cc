@@ -122,9 +122,10 @@ class CudaBackend final : public Backend, private AdapterOps {
   void attention(int32_t layer, Tensor q, Tensor out) override;
   void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) override;
   std::span<const float> read(Tensor x, int64_t n_rows) override;
-  std::vector<LogitRow> read_logits(Tensor x, const std::vector<bool>& whole) override {
+  bool draws() const override { return true; }
+  std::vector<LogitRow> read_logits(Tensor x, std::span<const RowRequest> requests) override {
     products_.settle(step_.n_rows, x);
-    logits_.copy(x, whole);
+    logits_.copy(x, requests);
     wait();
     return logits_.rows();
   }
@@ -244,6 +245,7 @@ void CudaBackend::wait() {
   attention_.landed();
   low_rank_.landed();
   indices_.landed();
+  logits_.landed();
 }
 
 std::span<const float> CudaBackend::read(Tensor x, int64_t n_rows) {

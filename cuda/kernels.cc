@@ -15,6 +15,7 @@ Kernels::Kernels(const KernelModule& module)
       low_rank_up(module, "low_rank_up"),
       gather_rows(module, "gather_rows"),
       top_logits(module, "top_logits"),
+      draw_token(module, "draw_token"),
       rope_append(module, "rope_append") {
   for (size_t i = 0; i < kQuantTraits.size(); ++i) {
     const std::string type = lower_case_name(kQuantTraits[i].type);

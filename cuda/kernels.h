@@ -40,6 +40,7 @@ struct Kernels {
   Kernel<LowRankArgs> low_rank_up;
   Kernel<Address, Address, Address, int, int> gather_rows;
   Kernel<Address, Address, int> top_logits;
+  Kernel<Address, Address, Address> draw_token;
   Kernel<HeadArgs, Address, Address, Address, int, int> rope_append;
   // By KvType, head_dim (at most 32, 128), matrix rows of a block (16, 64).
   using AttentionKernel =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The end of a step: logits on their way to the host, whole rows or their highest ones. The second is a
-// sixtieth of the first for a vocabulary of 32,000.
+// The end of a step: logits on their way to the host, whole rows, their highest ones or what is drawn from
+// these. The second is a sixtieth of the first for a vocabulary of 32,000, the third four bytes.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/draw_request.h"
 #include "cuda/device.h"
 #include "cuda/kernels.h"
 #include "cuda/top_record.h"
@@ -16,26 +17,35 @@ namespace maestrale::cuda {
 
 class Logits {
  public:
-  Logits(const Device& device, const Kernels& kernels) : device_(device), kernels_(kernels) {}
+  Logits(const Device& device, const Kernels& kernels)
+      : device_(device), kernels_(kernels), draws_(device, "batch") {}
 
   // Makes room for steps of up to `max_rows` rows.
   void prepare(int64_t max_rows);
-  static uint64_t device_bytes(int64_t max_rows) { return uint64_t(max_rows) * sizeof(TopRecord); }
+  static uint64_t device_bytes(int64_t max_rows) {
+    return uint64_t(max_rows) * (sizeof(TopRecord) + sizeof(int32_t)) +
+           Upload::capacity(uint64_t(max_rows) * sizeof(DrawRequest));
+  }
 
-  // Gives the stream all that brings row i of `logits` to the host, for i < whole.size(): rows() when the
+  // Gives the stream all that brings what is asked of each row of `logits` to the host: rows() when the
   // stream has been waited for, valid until the next copy().
-  void copy(Tensor logits, const std::vector<bool>& whole);
+  void copy(Tensor logits, std::span<const RowRequest> requests);
+  void landed() { draws_.landed(); }  // told when it has been
   std::vector<LogitRow> rows() const;
   // All of row i, until the next call. Waits for the stream.
   std::span<const float> row(Tensor logits, int64_t i);
 
  private:
+  void launch(Tensor logits, std::span<const RowRequest> requests);
+
   const Device& device_;
   const Kernels& kernels_;
-  DeviceBuffer records_;
-  PinnedBuffer host_records_, host_rows_, host_row_;
+  DeviceBuffer records_, tokens_;
+  PinnedBuffer host_records_, host_tokens_, host_rows_, host_row_;
+  Upload draws_;
   // Of the latest copy().
-  std::vector<bool> whole_;
+  enum class Form { kWhole, kHighest, kToken };
+  std::vector<Form> forms_;
   size_t cols_ = 0;
 };
 

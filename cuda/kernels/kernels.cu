@@ -2,6 +2,7 @@
 // All kernels as one module. The build translates this file to PTX for compute capability 7.5 and 8.0 and
 // embeds the text; the driver of the user's machine turns it into machine code.
 #include "attention.cuh"
+#include "draw_token.cuh"
 #include "embed.cuh"
 #include "low_rank.cuh"
 #include "matmul.cuh"

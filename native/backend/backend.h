@@ -17,6 +17,7 @@
 #include "backend/batch.h"
 #include "backend/kv_config.h"
 #include "backend/tensor.h"
+#include "base/draw_request.h"
 #include "base/top_logits.h"
 #include "quant/matrix_source.h"
 #include "quant/types.h"
@@ -81,15 +82,17 @@ class Backend {
   virtual void gather_rows(Tensor x, std::span<const int32_t> rows, Tensor out) = 0;
   // The first `n_rows` rows of x in host memory, valid until the next operation. Synchronises.
   virtual std::span<const float> read(Tensor x, int64_t n_rows) = 0;
-  // The first whole.size() rows of the logits x, valid until the next begin(). Where whole[i] is false, a
-  // device that copies may hand over the highest ones only. Synchronises.
-  virtual std::vector<LogitRow> read_logits(Tensor x, const std::vector<bool>& whole) {
-    const std::span<const float> all = read(x, int64_t(whole.size()));
-    std::vector<LogitRow> rows(whole.size());
+  // Whether read_logits() draws where it is asked to.
+  virtual bool draws() const { return false; }
+  // Of the first rows of the logits x what is asked for, valid until the next begin(); all of a row serves
+  // any request. Synchronises.
+  virtual std::vector<LogitRow> read_logits(Tensor x, std::span<const RowRequest> requests) {
+    const std::span<const float> all = read(x, int64_t(requests.size()));
+    std::vector<LogitRow> rows(requests.size());
     for (size_t i = 0; i < rows.size(); ++i) rows[i].all = all.subspan(i * size_t(x.cols), size_t(x.cols));
     return rows;
   }
-  // After that all of row i, of which only the highest came, until the next call or begin(). Synchronises.
+  // After that all of row i, of which only a part came, until the next call or begin(). Synchronises.
   virtual std::span<const float> read_logits_row(Tensor x, int64_t i) {
     return read(x, i + 1).subspan(size_t(i * x.cols));
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device may hand over of a row of logits instead of all: the highest ones. They are enough for most
-// draws; the sampler says when they are not.
+// What a device may hand over of a row of logits instead of all: the highest ones, which are enough for most
+// draws, or the token that it has drawn from them itself.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct TopLogits {
 // A row of logits as far as the host has it.
 struct LogitRow {
   std::span<const float> all;  // (vocab_size), or empty: then only
-  TopLogits top;
+  TopLogits top;               // or, where a draw was asked for,
+  int32_t token = -1;          // which is -1 where the highest ones cannot tell
 };
 
 }  // namespace maestrale

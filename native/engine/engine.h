@@ -145,7 +145,7 @@ class Engine {
     Batch batch;
     std::vector<SequencePtr> sequences;  // as in batch.sequences
     std::vector<int32_t> output_rows;
-    std::vector<bool> whole;  // of each output row: must all of its logits come?
+    std::vector<RowRequest> requests;  // of each output row
     int32_t prefill_rows = 0;
   } step_;
 

@@ -59,9 +59,9 @@ void Engine::build_step(const std::vector<int32_t>& rows) {
       output = first_row;
     else if (end == int64_t(sequence->tokens.size()))
       output = last_row - int32_t(sequence->guesses.size());
-    for (; output <= last_row; ++output) {
+    for (size_t row = 0; output <= last_row; ++output, ++row) {
       step_.output_rows.push_back(output);
-      step_.whole.push_back(sequence->needs_whole_rows());
+      step_.requests.push_back(sequence->request_row(row, model_->backend().draws()));
     }
   }
 }
@@ -85,7 +85,7 @@ void Engine::compute_step() {
   std::vector<LogitRow> logits;
   try {
     const Clock::time_point begin = Clock::now();
-    logits = model_->forward(step_.batch, step_.output_rows, step_.whole, leave);
+    logits = model_->forward(step_.batch, step_.output_rows, step_.requests, leave);
     counters_.compute_ns += std::chrono::nanoseconds(Clock::now() - begin).count();
   } catch (...) {
     close();
@@ -161,7 +161,7 @@ void Engine::draw_token(Sequence& sequence, const LogitRow& logits, int64_t outp
   Event event;
   event.id = sequence.request.id;
   const auto all = [&] { return logits.all.empty() ? model_->logits_row(output) : logits.all; };
-  const auto reason = sequence.advance(logits.top, all, vocab, event);
+  const auto reason = sequence.advance(logits, all, vocab, event);
   counters_.completion_tokens += int64_t(event.tokens.size());
   if (reason) {
     sequence.conclude(*reason, event);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/sequence.h"
 
+#include <limits>
 #include <utility>
 
 namespace maestrale {
@@ -48,10 +49,25 @@ void Sequence::end_guesses(int64_t right) {
   guesses.clear();
 }
 
-std::optional<FinishReason> Sequence::advance(const TopLogits& top, const WholeRow& all, const Vocab& vocab,
+RowRequest Sequence::request_row(size_t n_guesses, bool device_draws) {
+  if (!generates() || !sampler_.draws_from_top()) return {.whole = true};
+  if (!device_draws) return {};
+  const size_t n_tokens = tokens.size();
+  tokens.insert(tokens.end(), guesses.begin(), guesses.begin() + std::ptrdiff_t(n_guesses));
+  RowRequest row{.draw = sampler_.draw_request(tokens, tokens.size())};
+  tokens.resize(n_tokens);
+  return row;
+}
+
+Sampler::Sample Sequence::next_token(const LogitRow& logits, const WholeRow& all) {
+  if (logits.token >= 0) return {logits.token, std::numeric_limits<float>::quiet_NaN(), {}};
+  if (const auto from_top = sampler_.sample(logits.top, tokens, tokens.size())) return *from_top;
+  return sampler_.sample(all(), tokens, tokens.size());
+}
+
+std::optional<FinishReason> Sequence::advance(const LogitRow& logits, const WholeRow& all, const Vocab& vocab,
                                               Event& event) {
-  std::optional<Sampler::Sample> from_top = sampler_.sample(top, tokens, tokens.size());
-  Sampler::Sample sample = from_top ? std::move(*from_top) : sampler_.sample(all(), tokens, tokens.size());
+  Sampler::Sample sample = next_token(logits, all);
   const int32_t token = sample.token;
   last_token_ = Clock::now();
   if (!first_token_) first_token_ = last_token_;

@@ -93,18 +93,20 @@ class Sequence {
   // The step is over: `right` of its guesses were, and they are done with.
   void end_guesses(int64_t right);
 
-  // Whether the highest logits of a row are never enough for it.
-  bool needs_whole_rows() const { return !generates() || !sampler_.draws_from_top(); }
-  // Draws the next token from the logits of the last one and appends what becomes certain to `event`;
-  // says how the sequence ends, if it does. `all` gives the whole row, which is asked for where `top` does
-  // not decide; it may be empty. Throws Error.
+  // What it asks of the row of logits that follows `tokens` and the first `n_guesses` guesses.
+  RowRequest request_row(size_t n_guesses, bool device_draws);
+  // Takes the token that was drawn, or draws it from the logits of the last one, and appends what becomes
+  // certain to `event`; says how the sequence ends, if it does. `all` gives the whole row, which is asked for
+  // where `logits` does not decide. Throws Error.
   using WholeRow = std::function<std::span<const float>()>;
-  std::optional<FinishReason> advance(const TopLogits& top, const WholeRow& all, const Vocab& vocab,
+  std::optional<FinishReason> advance(const LogitRow& logits, const WholeRow& all, const Vocab& vocab,
                                       Event& event);
   // The text that was held back, and the account of the request.
   void conclude(FinishReason reason, Event& event);
 
  private:
+  Sampler::Sample next_token(const LogitRow& logits, const WholeRow& all);
+
   Sampler sampler_;
   StreamDecoder decoder_;
   StopMatcher stop_;

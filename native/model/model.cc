@@ -92,9 +92,9 @@ std::span<const float> Model::forward(const Batch& batch, std::span<const int32_
 }
 
 std::vector<LogitRow> Model::forward(const Batch& batch, std::span<const int32_t> output_rows,
-                                     const std::vector<bool>& whole, const IsCancelled& is_cancelled) {
+                                     std::span<const RowRequest> requests, const IsCancelled& is_cancelled) {
   if (!compute(batch, output_rows, is_cancelled)) return {};
-  return backend().read_logits(activations_.back().logits, whole);
+  return backend().read_logits(activations_.back().logits, requests);
 }
 
 std::span<const float> Model::logits_row(int64_t i) {

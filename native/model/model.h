@@ -64,10 +64,9 @@ class Model {
   // when nothing was asked for or every sequence was cancelled.
   std::span<const float> forward(const Batch& batch, std::span<const int32_t> output_rows,
                                  const IsCancelled& is_cancelled);
-  // The same for draws, row by row. Of output_rows[i] only the highest logits may come where whole[i] is
-  // false.
+  // The same for draws: of output_rows[i] comes what requests[i] asks for, or more.
   std::vector<LogitRow> forward(const Batch& batch, std::span<const int32_t> output_rows,
-                                const std::vector<bool>& whole, const IsCancelled& is_cancelled);
+                                std::span<const RowRequest> requests, const IsCancelled& is_cancelled);
   // After that all logits of output_rows[i], valid until the next call.
   std::span<const float> logits_row(int64_t i);
 

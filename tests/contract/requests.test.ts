@@ -124,6 +124,28 @@ contract(({ load, size }) => {
       expect(sameBits(logitsAgain, logits)).toBe(true)
     })
 
+    test('whoever draws: the device, or the host, which tells log-probabilities', async () => {
+      const draws = [
+        { temperature: 0 },
+        {},
+        { temperature: 1.5, topK: 100, topP: 0.8, minP: 0.01 },
+        {
+          temperature: 1,
+          topK: 0,
+          topP: 1,
+          minP: 0.05,
+          frequencyPenalty: 0.5,
+          presencePenalty: 0.5,
+        },
+        { temperature: 1.2, topK: 300, lastNTokens: -1 }, // more than a device lists
+      ].map((options) => ({ ...options, seed: 9, maxNewTokens: size(40, 10) }))
+      const together = await Promise.all(draws.map((options) => model.generate(prompt, options)))
+      for (const [i, options] of draws.entries()) {
+        const { tokens } = await model.generate(prompt, { ...options, logprobs: 1 })
+        expect(together[i]?.tokens).toEqual(tokens)
+      }
+    })
+
     test('however the prompt is cut', async () => {
       const tokens = Array.from({ length: size(600, 200) }, (_, i) => 100 + ((37 * i) % 3000))
       const want = await model.logits(tokens)

@@ -95,11 +95,35 @@ Figures measure_top_logits(Gpu& gpu) {
   logits.prepare(kRows);
   const Tensor x = gpu.upload(random_floats(size_t(kRows * kVocab), random), kVocab);
   simulator<int()>("ptxsim_reset")();
-  logits.copy(x, std::vector<bool>(kRows));
+  logits.copy(x, std::vector<RowRequest>(kRows));
   gpu.device.synchronize();
   const auto c = counters("top_logits");
   const double read = double(kRows * kVocab * 4), written = double(kRows * int64_t(sizeof(TopRecord)));
   return {c.at("threadInstructions") / double(kRows * kVocab), 32 * c.at("uniqueReadSectors") / read,
+          32 * c.at("sectorsRequested") / (read + written),
+          c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
+}
+
+// Of 8 rows with the default options and as many penalties as they make; instructions are those of a
+// candidate.
+Figures measure_draw_token(Gpu& gpu) {
+  constexpr int64_t kRows = 8, kVocab = 2048;
+  constexpr int kPenalties = 64;
+  std::mt19937 random(5);
+  Logits logits(gpu.device, gpu.kernels);
+  logits.prepare(kRows);
+  DrawRequest draw{.temperature = 0.8f, .top_p = 0.95f, .repetition_penalty = 1.1f, .top_k = 40};
+  draw.n_changes = kPenalties;
+  for (int i = 0; i < kPenalties; ++i) draw.changes[i] = {30 * i, 0};
+  const Tensor x = gpu.upload(random_floats(size_t(kRows * kVocab), random), kVocab);
+  simulator<int()>("ptxsim_reset")();
+  logits.copy(x, std::vector<RowRequest>(kRows, {.draw = draw}));
+  gpu.device.synchronize();
+  for (const LogitRow& row : logits.rows()) CHECK(row.token >= 0);
+  const auto c = counters("draw_token");
+  const double read = double(kRows) * (sizeof(TopRecord) + offsetof(DrawRequest, changes[kPenalties])),
+               written = double(kRows) * sizeof(int32_t);
+  return {c.at("threadInstructions") / double(kRows * kTopLogits), 32 * c.at("uniqueReadSectors") / read,
           32 * c.at("sectorsRequested") / (read + written),
           c.at("sharedWavefronts") / c.at("sharedIdealWavefronts")};
 }
@@ -238,6 +262,7 @@ TEST("cuda: kernels ask no more of the machine than the committed figures") {
   {
     Gpu gpu;
     compare("top_logits", 8, measure_top_logits(gpu));
+    compare("draw_token", 8, measure_draw_token(gpu));
     for (const char* kernel : {"low_rank_down", "low_rank_up"})
       for (const int rows : {1, 8}) {
         const Figures got = measure_adapter(gpu, kernel, rows);

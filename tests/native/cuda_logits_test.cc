@@ -76,7 +76,9 @@ TEST("cuda: the highest logits of a row are found whatever the row is") {
       for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
       logits.prepare(6);
       const Tensor x = gpu.upload(all, cols);
-      logits.copy(x, {false, false, true, false, false, false});
+      std::vector<RowRequest> requests(6);
+      requests[2].whole = true;
+      logits.copy(x, requests);
       gpu.device.synchronize();
       const std::vector<LogitRow> got = logits.rows();
       for (size_t r = 0; r < rows.size(); ++r) {
@@ -88,13 +90,15 @@ TEST("cuda: the highest logits of a row are found whatever the row is") {
       }
     }
     // More equals than can be listed: nothing is claimed.
-    logits.copy(gpu.upload(std::vector<float>(5000, 1.5f), 5000), {false});
+    const std::vector<RowRequest> requests{{}, {.draw = DrawRequest{}}};
+    logits.copy(gpu.upload(std::vector<float>(10000, 1.5f), 5000), requests);
     gpu.device.synchronize();
     CHECK(logits.rows()[0].top.tokens.empty());
+    CHECK_EQ(logits.rows()[1].token, -1);
   }
 }
 
-TEST("cuda: a step that draws has one launch more, the same calls, and copies what is asked for") {
+TEST("cuda: a step that draws has one or two launches more, and copies what is asked for") {
   use_simulator("cc=80,races=0,initcheck=0");  // it reads keys that nobody wrote
   const MappedFile file(std::string(test::kVectors) + "/models/hd128-q6_k.gguf");
   const GgufFile header = GgufFile::parse(file.bytes(), file.size());
@@ -109,32 +113,40 @@ TEST("cuda: a step that draws has one launch more, the same calls, and copies wh
   }
   const std::vector<int32_t> rows{0, 1, 2};
   const uint64_t row = uint64_t(config.vocab_size) * sizeof(float);
-  const auto step = [&](const std::vector<bool>& whole, int launches, size_t bytes,
+  const RowRequest whole{.whole = true}, top{}, token{.draw = DrawRequest{}};
+  const auto step = [&](const std::vector<RowRequest>& requests, int launches, size_t bytes,
                         const std::string& copies) {
     for (int i = 0; i < 3; ++i) {  // the third one is a graph
       for (BatchSequence& sequence : batch.sequences) ++sequence.first_position;
       simulator<int()>("ptxsim_reset")();
-      const auto got = model->forward(batch, rows, whole, never_cancelled);
+      const auto got = model->forward(batch, rows, requests, never_cancelled);
       CHECK_EQ(got.size(), size_t(3));
-      for (size_t r = 0; r < 3; ++r) CHECK_EQ(got[r].all.empty(), !whole[r]);
+      for (size_t r = 0; r < 3; ++r) {
+        CHECK_EQ(got[r].all.empty(), !requests[r].whole);
+        CHECK_EQ(got[r].top.tokens.empty(), requests[r].whole || requests[r].draw);
+        CHECK_EQ(got[r].token >= 0, requests[r].draw.has_value());
+      }
     }
+    const bool draws = std::ranges::any_of(requests, [](const RowRequest& r) { return r.draw.has_value(); });
+    const std::string send = "cuMemcpyHtoDAsync_v2\n";
     CHECK_EQ(std::string(simulator<const char*()>("ptxsim_trace")()),
-             "cuCtxSetCurrent\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\ncuMemcpyHtoDAsync_v2\n"
-             "cuGraphLaunch\n" +
-                 copies + "cuStreamSynchronize\n");
+             "cuCtxSetCurrent\n" + send + send + send + (draws ? send : "") + "cuGraphLaunch\n" + copies +
+                 "cuStreamSynchronize\n");
     CHECK_EQ(reported("bytesToHost"), int64_t(bytes));
     CHECK_EQ(kernel_launches(), launches);
   };
   const std::string copy = "cuMemcpyDtoHAsync_v2\n";
   const int launches = 8 * config.n_layers + 4;
-  step({true, true, true}, launches, 3 * row, copy);
-  step({false, false, false}, launches + 1, 3 * sizeof(TopRecord), copy);
-  step({true, false, true}, launches + 1, 3 * sizeof(TopRecord) + 2 * row, copy + copy + copy);
-  step({false, true, true}, launches + 1, 3 * sizeof(TopRecord) + 2 * row, copy + copy);
+  step({whole, whole, whole}, launches, 3 * row, copy);
+  step({top, top, top}, launches + 1, 3 * sizeof(TopRecord), copy);
+  step({whole, top, whole}, launches + 1, sizeof(TopRecord) + 2 * row, copy + copy + copy);
+  step({token, token, token}, launches + 2, 3 * sizeof(int32_t), copy);
+  step({token, whole, whole}, launches + 2, sizeof(int32_t) + 2 * row, copy + copy);
+  step({token, top, token}, launches + 2, 2 * sizeof(int32_t) + sizeof(TopRecord), copy + copy + copy);
 }
 
 // Asked for log-probabilities, a request takes whole rows.
-TEST("cuda: requests draw from the highest logits what they draw from all, alone and together") {
+TEST("cuda: requests draw on the device what the host draws from whole rows, alone and together") {
   use_simulator("cc=80,races=0,initcheck=0,count=0");
   Host host(on_cuda());
   std::vector<Request> requests;
@@ -148,8 +160,12 @@ TEST("cuda: requests draw from the highest logits what they draw from all, alone
   add({.temperature = 0});
   add({.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.1f, .last_n_tokens = 64});
   add({.temperature = 1.2f, .min_p = 0.02f});
-  add({.temperature = 1, .top_k = 300});   // more than come: the whole row is asked for after the step
+  add({.temperature = 0.9f, .top_k = 30, .typical_p = 0.8f, .frequency_penalty = 0.1f}, {.max_tokens = 4});
+  add({.temperature = 1, .top_k = 300});   // more than are listed: the whole row is asked for after the step
   add({.temperature = 1, .top_p = 0.9f});  // needs whole rows, and says so before
+  // More penalties than a device takes: it gets the highest logits.
+  add({.temperature = 1, .top_k = 30, .repetition_penalty = 1.2f});
+  requests.back().prompt = some_tokens(200);
   add({.temperature = 0, .repetition_penalty = 1.3f}, {.max_tokens = 4});
   add({.temperature = 0.9f, .top_k = 20, .logprobs = 3});
   // Guesses that often come true, each of whose rows has to be asked for.
@@ -174,20 +190,21 @@ TEST("cuda: requests draw from the highest logits what they draw from all, alone
   host.check_idle();
 }
 
-TEST("cuda: a request that draws from the highest logits copies nothing else to the host") {
+TEST("cuda: of a draw on the device nothing but the token is copied to the host") {
   use_simulator("cc=80,races=0,initcheck=0,count=0");
   Host host(on_cuda());
   uint64_t id = 0;
-  const auto bytes = [&](const SamplingParams& sampling) {
-    Request r = request(++id, some_tokens(9), 6);
+  const auto bytes = [&](const SamplingParams& sampling, size_t n_prompt = 9) {
+    Request r = request(++id, some_tokens(n_prompt), 6);
     r.sampling = sampling;
     simulator<int()>("ptxsim_reset")();
     host.run(r);
     return reported("bytesToHost");
   };
-  const int64_t top = sizeof(TopRecord), row = host.vocab_size() * 4;
-  CHECK_EQ(bytes({.temperature = 0}), 6 * top);
-  CHECK_EQ(bytes({.top_k = 40, .repetition_penalty = 1.1f, .last_n_tokens = 64}), 6 * top);
-  CHECK_EQ(bytes({.top_k = 300}), 6 * (top + row));
+  const int64_t token = sizeof(int32_t), top = sizeof(TopRecord), row = host.vocab_size() * 4;
+  CHECK_EQ(bytes({.temperature = 0}), 6 * token);
+  CHECK_EQ(bytes({.top_k = 40, .repetition_penalty = 1.1f, .last_n_tokens = 64}, 200), 6 * token);
+  CHECK_EQ(bytes({.top_k = 300}), 6 * (token + row));
+  CHECK_EQ(bytes({.top_k = 40, .repetition_penalty = 1.1f}, 200), 6 * top);
   CHECK_EQ(bytes({.top_p = 0.9f}), 6 * row);
 }
