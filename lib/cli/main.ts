@@ -16,6 +16,7 @@ import { addPackCommand } from './pack.js'
 import { addPullCommand } from './pull.js'
 import { addQuantizeCommand } from './quantize.js'
 import { addRunCommand } from './run.js'
+import { addServeCommand } from './serve.js'
 import { EXIT_USAGE, endQuietlyWhenReaderLeaves, reportFailure } from './terminal.js'
 
 function version(): string {
@@ -39,6 +40,7 @@ Examples:
   maestrale run                             try it: the small model that ships with the package
   maestrale run model.gguf "Once upon a time"
   maestrale chat model.gguf
+  maestrale serve model.gguf --port 8080
   maestrale inspect model.gguf
   maestrale bench --model model.gguf --prompt 512 --gen 32 --json
   maestrale pull TheBloke/Mistral-7B-Instruct-v0.1-GGUF:Q4_K_M
@@ -49,6 +51,7 @@ MAESTRALE_ISA forces a kernel table, e.g. scalar or avx2.`,
 endQuietlyWhenReaderLeaves()
 addRunCommand(program)
 addChatCommand(program)
+addServeCommand(program)
 addInspectCommand(program)
 addBenchCommand(program)
 addPackCommand(program)

@@ -66,7 +66,8 @@ export function typeOption(flags: string, description: string, types: readonly s
   return option.argParser((value, previous) => parseArg?.(value.toLowerCase(), previous))
 }
 
-function collect(text: string, earlier: string[] | undefined): string[] {
+/** For an option that may be given several times. */
+export function collect(text: string, earlier: string[] | undefined): string[] {
   return [...(earlier ?? []), text]
 }
 
@@ -79,11 +80,19 @@ export type LoadFlags = Pick<
   | 'kvCacheType'
   | 'maxSequences'
   | 'maxBatchTokens'
+  | 'maxQueue'
   | 'quantization'
   | 'doubleQuant'
 > & { slidingWindow?: number | 'auto' | 'none'; adapter?: string; adapterScale?: number }
 
 export function addLoadOptions(command: Command): Command {
+  return addModelOptions(command)
+    .option('--adapter <path>', `a LoRA adapter to use: ${ADAPTER_HELP}`)
+    .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
+}
+
+/** The options of loading without those of an adapter. */
+export function addModelOptions(command: Command): Command {
   return command
     .optionsGroup('Model:')
     .option('--device <name>', "auto, cpu, cuda or cuda:N (default: 'auto')")
@@ -110,8 +119,6 @@ export function addLoadOptions(command: Command): Command {
       typeOption('--quantization <type>', 'quantise the weights while loading', LOAD_TYPES),
     )
     .option('--double-quant', 'with nf4 and fp4: round the scales to 8 bits')
-    .option('--adapter <path>', `a LoRA adapter to use: ${ADAPTER_HELP}`)
-    .option('--adapter-scale <x>', 'multiplies what the adapter adds (default: 1)', number)
 }
 
 export const SPECULATE = 'guess tokens that repeat the text: the same result, often sooner'
@@ -198,6 +205,7 @@ async function loadBase(model: string | undefined, flags: LoadFlags): Promise<Mo
         'kvCacheType',
         'maxSequences',
         'maxBatchTokens',
+        'maxQueue',
         'quantization',
         'doubleQuant',
       ]),

@@ -16,7 +16,18 @@ function maestrale(...args: string[]) {
   return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', input: '' })
 }
 
-const COMMANDS = ['run', 'chat', 'inspect', 'bench', 'pack', 'quantize', 'merge', 'pull', 'doctor']
+const COMMANDS = [
+  'run',
+  'chat',
+  'inspect',
+  'bench',
+  'pack',
+  'quantize',
+  'merge',
+  'pull',
+  'doctor',
+  'serve',
+]
 
 describe('help', () => {
   test('lists the commands and goes to standard output', () => {
