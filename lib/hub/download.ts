@@ -10,6 +10,7 @@ import { MaestraleError } from '../errors.js'
 import { fileSize } from './cache.js'
 import type { HubClient, HubFile } from './client.js'
 import { claimPartial, dropPartials, leavePartial } from './partial.js'
+import { takeTurn } from './turn.js'
 
 // Attempts that bring nothing new, one after the other, before the download is given up.
 const MAX_FRUITLESS = 5
@@ -115,9 +116,10 @@ class Arrival {
 }
 
 /**
- * Downloads `file` to `target`, a blob of the cache.
+ * Downloads `file` to `target`, a blob of the cache, or waits for somebody else on this machine to do so.
  *
  * @param onBytes gets how many bytes have come; less than 0 when some have to come again
+ * @returns false: it was somebody else
  * @throws MaestraleError ERR_DOWNLOAD; the signal's reason
  */
 export async function downloadBlob(
@@ -126,8 +128,35 @@ export async function downloadBlob(
   commit: string,
   target: string,
   onBytes: (count: number) => void,
-): Promise<void> {
+): Promise<boolean> {
   await mkdir(dirname(target), { recursive: true })
+  let shown = 0
+  const show = (bytes: number) => {
+    const more = bytes - shown
+    shown = bytes
+    if (more !== 0) onBytes(more)
+  }
+  const turn = await takeTurn(target, client, show)
+  try {
+    if ((await fileSize(target)) === file.size) {
+      show(file.size)
+      return false
+    }
+    show(0) // what there is counts when it is read back
+    await download(client, file, commit, target, onBytes)
+    return true
+  } finally {
+    turn.end()
+  }
+}
+
+async function download(
+  client: HubClient,
+  file: HubFile,
+  commit: string,
+  target: string,
+  onBytes: (count: number) => void,
+): Promise<void> {
   const partial = await claimPartial(target)
   const arrival = await Arrival.open(file, partial, onBytes)
   try {

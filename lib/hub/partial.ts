@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of the cache that have not arrived as a whole. While a process works on one it has a name that no other
-// process uses, TARGET.HOST-PID-N.incomplete, so that several may download the same file at a time; what is given
-// up is TARGET.incomplete, and whoever comes next goes on with it, or with that of a process that has died.
+// process uses, TARGET.HOST-PID-N.incomplete, so that several may download the same file at a time where they do not
+// take turns (turn.ts), on different hosts for instance; what is given up is TARGET.incomplete, and whoever comes next goes on with it, or with that of a process that has died.
 import { readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
@@ -18,25 +18,36 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** What nobody works on, the largest first. Processes of other hosts cannot be asked: what they have is theirs. */
-async function leftovers(target: string): Promise<{ path: string; size: number }[]> {
+interface Partial {
+  path: string
+  /** Bytes. */
+  size: number
+  /** Nobody works on it. Processes of other hosts cannot be asked: what they have is theirs. */
+  isFree: boolean
+}
+
+/** What there is of `target`, the largest first. */
+async function partials(target: string): Promise<Partial[]> {
   const prefix = `${basename(target)}.`
-  const found: { path: string; size: number }[] = []
+  const found: Partial[] = []
   for (const name of await readdir(dirname(target)).catch(() => [])) {
     if (!name.startsWith(prefix) || !name.endsWith(SUFFIX)) continue
     const owner = name.slice(prefix.length - 1, -SUFFIX.length)
     const [, host, pid] = /^\.(.*)-(\d+)-\d+$/.exec(owner) ?? []
     const isFree = owner === '' || (host === HOST && !isAlive(Number(pid)))
-    if (!isFree) continue
     const path = join(dirname(target), name)
-    found.push({ path, size: (await fileSize(path)) ?? 0 })
+    found.push({ path, size: (await fileSize(path)) ?? 0, isFree })
   }
   return found.sort((a, b) => b.size - a.size)
 }
 
-/** Bytes that claimPartial() would find. */
+async function leftovers(target: string): Promise<Partial[]> {
+  return (await partials(target)).filter(({ isFree }) => isFree)
+}
+
+/** Bytes of `target` that are there, whoever works on them. */
 export async function partialSize(target: string): Promise<number> {
-  return (await leftovers(target))[0]?.size ?? 0
+  return (await partials(target))[0]?.size ?? 0
 }
 
 /** The path of this process's own partial file of `target`, with what others have left or not there yet. */

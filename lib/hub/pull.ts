@@ -40,7 +40,7 @@ export interface PulledModel {
   /** What {@link loadModel} takes: a GGUF file or a directory. */
   path: string
   files: { path: string; size: number }[]
-  /** Bytes that had to be downloaded. */
+  /** Bytes that had to be downloaded, not counting what another process downloaded meanwhile. */
   downloadedBytes: number
 }
 
@@ -106,8 +106,8 @@ async function pull(reference: HubReference, options: PullOptions): Promise<Pull
     await checkSpace(reference, missing)
     for (const file of files) {
       if (missing.includes(file)) {
-        await downloadBlob(client, file, commit, blobPath(reference, file.hash), advance)
-        downloadedBytes += file.size
+        const blob = blobPath(reference, file.hash)
+        if (await downloadBlob(client, file, commit, blob, advance)) downloadedBytes += file.size
       }
       await linkBlob(reference, commit, file.path, file.hash)
     }

@@ -1,24 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0
-// Downloads from a stand-in for the Hugging Face hub that cuts connections, corrupts bytes, answers ranges
-// wrongly and refuses; the cache they end in; and which files are chosen.
-import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
-import { hostname, tmpdir } from 'node:os'
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { text } from 'node:stream/consumers'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
@@ -32,6 +14,7 @@ import {
   quantizeModel,
 } from '../../lib/index.js'
 import { COMMIT, FakeHub } from './fake-hub.js'
+import { HubSetup } from './hub-setup.js'
 
 const MINI_PATH = fileURLToPath(new URL('../../models/mini-q4_k_m.gguf', import.meta.url))
 const MINI = readFileSync(MINI_PATH)
@@ -44,28 +27,22 @@ const adapterFiles = () =>
     ]),
   )
 
+let setup: HubSetup
 let hub: FakeHub
-let home: string
 
 beforeEach(async () => {
-  hub = new FakeHub()
-  home = mkdtempSync(join(tmpdir(), 'maestrale-hub-'))
-  for (const name of ['HF_TOKEN', 'HF_HUB_OFFLINE', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE']) {
-    vi.stubEnv(name, undefined)
-  }
-  vi.stubEnv('HF_HOME', home)
-  vi.stubEnv('HF_ENDPOINT', await hub.start())
-  hub.files = { 'model.Q4_K_M.gguf': BIG, 'model.Q8_0.gguf': randomBytes(5000), 'README.md': MINI }
+  setup = await HubSetup.open({
+    'model.Q4_K_M.gguf': BIG,
+    'model.Q8_0.gguf': randomBytes(5000),
+    'README.md': MINI,
+  })
+  hub = setup.hub
 })
+afterEach(() => setup.close())
 
-afterEach(async () => {
-  vi.unstubAllEnvs()
-  await hub.stop()
-  rmSync(home, { recursive: true })
-})
-
-const repoFolder = () => join(home, 'hub', 'models--org--repo')
-const blobs = () => readdirSync(join(repoFolder(), 'blobs'))
+const repoFolder = () => setup.repoFolder
+const blobs = () => setup.blobs()
+const maestrale = (...args: string[]) => setup.maestrale(...args)
 const failure = (code: string, message: string | RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) })
 
@@ -312,7 +289,7 @@ describe('hf: where a model or an adapter is named', () => {
   test('quantizeModel', async () => {
     hub.files = { 'mini.Q4_K_M.gguf': MINI }
     const phases: (string | undefined)[] = []
-    const output = join(home, 'out.gguf')
+    const output = join(setup.home, 'out.gguf')
     const onProgress = ({ phase }: LoadProgress) => phases.push(phase)
     await quantizeModel('hf:org/repo:Q4_K_M', output, { type: 'q3_k', onProgress })
     expect([phases[0], phases.at(-1)]).toEqual(['download', undefined])
@@ -329,7 +306,7 @@ describe('hf: where a model or an adapter is named', () => {
     expect(name).toBe('repo')
     const { tokens } = await model.generate('And', { maxNewTokens: 3, adapter: 'repo' })
     expect(tokens).toHaveLength(3)
-    const output = join(home, 'out.gguf')
+    const output = join(setup.home, 'out.gguf')
     await model.mergeAdapter('hf:org/repo', output)
     expect(existsSync(output)).toBe(true)
     expect(hub.downloads.sort()).toEqual([
@@ -364,83 +341,6 @@ describe('hf: where a model or an adapter is named', () => {
       failure('ERR_MODEL_UNSUPPORTED', /'adapter_model.bin', a pickle file/),
     )
     expect(hub.downloads).toEqual([])
-  })
-})
-
-const maestrale = (...args: string[]) => {
-  const main = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url))
-  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]).then(
-    ([stdout, stderr, [status]]) => ({ stdout, stderr, status }),
-  )
-  return { child, ended }
-}
-
-describe('several processes that download the same file', () => {
-  const sha256 = createHash('sha256').update(BIG).digest('hex')
-  const pull = () => maestrale('pull', 'org/repo:Q4_K_M', '--json')
-  const partials = async () => {
-    // The first third has arrived.
-    while (!existsSync(join(repoFolder(), 'blobs')) || blobs().length === 0) await sleep(5)
-    for (const name of blobs()) {
-      while (statSync(join(repoFolder(), 'blobs', name)).size < BIG.length / 3) await sleep(5)
-    }
-  }
-
-  test.each([
-    ['', {}],
-    [' that is spoiled', { corrupt: 10 }],
-  ])('do not touch what the other has%s', async (_, fault) => {
-    let release = () => {}
-    const hold = new Promise<void>((resolve) => {
-      release = resolve
-    })
-    hub.fault = (_path, n) => (n === 0 ? { ...fault, hold } : undefined)
-    const first = pull()
-    await partials()
-    const second = await pull().ended
-    expect([second.status, second.stderr]).toEqual([0, ''])
-    const { path } = JSON.parse(second.stdout)
-    expect(readFileSync(path).equals(BIG)).toBe(true)
-    release()
-    const { status, stderr } = await first.ended
-    expect([status, stderr]).toEqual([0, ''])
-    expect(readFileSync(path).equals(BIG)).toBe(true)
-    expect(blobs()).toEqual([sha256])
-  })
-
-  test('what one of them leaves when it is killed, the next goes on with', async () => {
-    hub.fault = (_path, n) => (n === 0 ? { hold: new Promise(() => {}) } : undefined)
-    const first = pull()
-    await partials()
-    first.child.kill('SIGKILL')
-    await first.ended
-    const { status, stdout } = await pull().ended
-    expect(status).toBe(0)
-    expect(readFileSync(JSON.parse(stdout).path).equals(BIG)).toBe(true)
-    expect(hub.downloads.at(-1)).toMatch(/ bytes=[1-9]\d*-299999$/)
-    expect(blobs()).toEqual([sha256])
-  })
-
-  test('of several leftovers the largest counts, and none stays', async () => {
-    mkdirSync(join(repoFolder(), 'blobs'), { recursive: true })
-    const leave = (name: string, size: number) =>
-      writeFileSync(join(repoFolder(), 'blobs', `${sha256}${name}`), BIG.subarray(0, size))
-    const host = hostname().replace(/[^\w]/g, '_')
-    leave('.incomplete', 1000)
-    leave(`.${host}-${2 ** 30}-0.incomplete`, 200_000) // no process has such a number
-    leave('.elsewhere-1-0.incomplete', 250_000) // somebody may work on it
-    const { path } = await pullModel('org/repo:Q4_K_M')
-    expect(readFileSync(path).equals(BIG)).toBe(true)
-    expect(hub.downloads).toEqual(['model.Q4_K_M.gguf bytes=200000-299999'])
-    expect(blobs().sort()).toEqual([sha256, `${sha256}.elsewhere-1-0.incomplete`])
-  })
-
-  test('within one process too', async () => {
-    const pulled = await Promise.all([1, 2, 3].map(() => pullModel('org/repo:Q4_K_M')))
-    for (const { path } of pulled) expect(readFileSync(path).equals(BIG)).toBe(true)
-    expect(blobs()).toEqual([sha256])
-    expect(readdirSync(join(repoFolder(), 'refs'))).toEqual(['main'])
   })
 })
 
