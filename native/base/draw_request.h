@@ -55,7 +55,7 @@ struct Scale {
 
 // Whether min-p drops every score up to `outside`, whatever it is: for draws without top-k.
 MAESTRALE_HOST_DEVICE inline bool min_p_drops(float min_p, float outside, float highest) {
-  return portable_exp(double(outside) - double(highest)) < double(min_p) * (1 - kExpError);
+  return portable_exp(double(outside) - double(highest)) < product(double(min_p), 1 - kExpError);
 }
 
 }  // namespace draw_rules

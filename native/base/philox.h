@@ -35,7 +35,7 @@ MAESTRALE_HOST_DEVICE inline double philox_uniform(uint64_t seed, uint64_t posit
   const PhiloxBlock block =
       philox4x32_10({uint32_t(position), uint32_t(position >> 32), uint32_t(stream), uint32_t(stream >> 32)},
                     {uint32_t(seed), uint32_t(seed >> 32)});
-  return double((uint64_t(block.word[1]) << 32 | block.word[0]) >> 11) * 0x1p-53;
+  return product(double((uint64_t(block.word[1]) << 32 | block.word[0]) >> 11), 0x1p-53);
 }
 
 }  // namespace maestrale
