@@ -44,6 +44,7 @@ struct CpuAttention::Thread {
       memory += round_up(uint64_t(count) * sizeof(T), 64);
     };
     take(q, int64_t(queries) * head_dim);
+    take(q_scale, queries);
     take(total_out, int64_t(queries) * head_dim);
     take(chunk_out, int64_t(queries) * head_dim);
     take(total, queries);
@@ -57,7 +58,8 @@ struct CpuAttention::Thread {
     return uint64_t(Thread(nullptr, queries, head_dim).end - static_cast<std::byte*>(nullptr));
   }
 
-  float *q, *total_out, *chunk_out;
+  int16_t* q;
+  float *q_scale, *total_out, *chunk_out;
   AttentionState *total, *chunk;
   int64_t *first, *last;
   KvPageView* pages;
@@ -98,8 +100,8 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, const Task*
   for (int32_t i = 0; i < n_queries; ++i) {
     const int32_t row = task.first_row + i / group;
     const int64_t head = int64_t(task.kv_head) * group + i % group;
-    kernels_.scale(q.data + (sequence.first_row + row) * q.cols + head * head_dim, factor, head_dim,
-                   thread.q + i * head_dim);
+    const float* query = q.data + (sequence.first_row + row) * q.cols + head * head_dim;
+    thread.q_scale[i] = factor * kernels_.vector_to_i16(query, head_dim, thread.q + i * head_dim);
     const int64_t position = sequence.first_position + row;
     thread.last[i] = position + 1;
     thread.first[i] = task.first_visible(i / group, kv.sliding_window);
@@ -123,6 +125,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, const Task*
     job.head_dim = head_dim;
     job.n_queries = n_queries;
     job.q = thread.q;
+    job.q_scale = thread.q_scale;
     job.first = thread.first;
     job.last = thread.last;
     job.pages = thread.pages;
@@ -131,7 +134,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const Task& task, const Task*
     job.n_pages = int32_t(chunk_end - page);
     job.state = thread.chunk;
     job.out = thread.chunk_out;
-    kernels_.attend[int(kv.type)](job);
+    (kv.type == KvType::kQ8_0 ? kernels_.attend_i8 : kernels_.attend_i16)(job);
     kernels_.merge_attention(thread.total, thread.total_out, thread.chunk, thread.chunk_out, n_queries,
                              head_dim);
     page = chunk_end;

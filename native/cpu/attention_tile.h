@@ -4,6 +4,14 @@
 // rescaling a tile, then the weighted values in ascending position order. Tile borders are absolute
 // positions and a query's arithmetic involves its own scores only, so the bits of a query do not
 // depend on which other queries share the call.
+//
+// Queries, keys, values and weights are integers with a scale each, and their products are exact sums of
+// int32, two to an instruction:
+//
+//   s[pos] = k_scale[pos] * sum_d q[d] * k[pos][d]           |q|, |k| <= kMaxNorm16, so |sum| < 2^31
+//   (Cauchy-Schwarz) p[pos] = 2^(s[pos] * q_scale - max)                      max: of s * q_scale so far
+//   w[pos] = nearest(p[pos] * v_scale[pos] / step)           step: so that sum w <= kMaxWeights, w < 2^15
+//   out[d] = out[d] * alpha + step * sum_pos w[pos] * v[pos][d]
 #pragma once
 
 #include <cstddef>
@@ -16,27 +24,22 @@
 
 namespace maestrale {
 
-// 16 neighbouring cache elements as floats; kScaled: a float scale per position multiplies them.
+// 16 lanes of two neighbouring cache elements as int16.
 template <class V>
-struct KvF16 {
+struct KvI16 {
   static constexpr int kBytes = 2;
-  static constexpr bool kScaled = false;
-  static typename V::F load(const std::byte* p) { return V::load_f16(p); }
+  static typename V::I load(const std::byte* p) { return V::line(p); }
 };
 template <class V>
-struct KvBF16 {
-  static constexpr int kBytes = 2;
-  static constexpr bool kScaled = false;
-  static typename V::F load(const std::byte* p) { return V::load_bf16(p); }
-};
-template <class V>
-struct KvQ8 {
+struct KvI8 {
   static constexpr int kBytes = 1;
-  static constexpr bool kScaled = true;
-  static typename V::F load(const std::byte* p) { return V::load_i8(p); }
+  static typename V::I load(const std::byte* p) { return V::load_s8_halves(p); }
 };
 inline constexpr int kTilePositions = 64;
 inline constexpr int kQueryBlock = 6;
+// Largest sum of the weights of a page, to which rounding adds 32 at most.
+inline constexpr float kMaxWeights = 131000.0f;
+static_assert((int64_t(kMaxWeights) + kTilePositions / 2) * kMaxValue16 <= INT32_MAX);
 
 // Fetches `bytes` of the page to come. A page is fetched in the order in which it lies in memory, which likes
 // that better than the order in which it will be read.
@@ -59,57 +62,65 @@ template <int n, int tiles, class Fn>
 // scores[query][position] of n queries for 16 `tiles` positions of a page from tile `first_tile`. kFetch:
 // those of the page to come, `next_k`, are fetched meanwhile.
 template <class V, class Kv, int n, int tiles, bool kFetch>
-[[gnu::noinline]] void page_scores(const float* q, int32_t head_dim, const std::byte* k,
+[[gnu::noinline]] void page_scores(const int16_t* q, int32_t head_dim, const std::byte* k,
                                    const std::byte* next_k, int first_tile, float* scores) {
-  constexpr int kLaneBytes = 16 * Kv::kBytes;
-  k += first_tile * head_dim * kLaneBytes;
-  next_k += first_tile * head_dim * kLaneBytes;
-  typename V::F acc[n][tiles];
-  unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) { acc[i][t] = V::zero(); });
-  for (int32_t d = 0; d < head_dim; ++d) {
-    if constexpr (kFetch) prefetch_part<V, tiles * kLaneBytes>(next_k + d * tiles * kLaneBytes);
-    typename V::F key[tiles];
+  constexpr int kLineBytes = 32 * Kv::kBytes;
+  const int32_t n_pairs = head_dim / 2;
+  k += first_tile * n_pairs * kLineBytes;
+  next_k += first_tile * n_pairs * kLineBytes;
+  typename V::I acc[n][tiles];
+  unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) { acc[i][t] = V::zero_i(); });
+  for (int32_t d = 0; d < n_pairs; ++d) {
+    if constexpr (kFetch) prefetch_part<V, tiles * kLineBytes>(next_k + d * tiles * kLineBytes);
+    typename V::I key[tiles];
     unroll<tiles>([&]<int t>() __attribute__((always_inline)) {
-      key[t] = Kv::load(k + (t * head_dim + d) * kLaneBytes);
+      key[t] = Kv::load(k + (t * n_pairs + d) * kLineBytes);
     });
     unroll<n>([&]<int i>() __attribute__((always_inline)) {
-      const auto value = V::set1(q[i * head_dim + d]);
+      const auto pair = V::broadcast4(q + i * head_dim + 2 * d);
       unroll<tiles>([&]<int t>()
-                        __attribute__((always_inline)) { acc[i][t] = V::fma(key[t], value, acc[i][t]); });
+                        __attribute__((always_inline)) { acc[i][t] = V::dot2(acc[i][t], key[t], pair); });
     });
   }
   scores += 16 * first_tile;
   unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) {
-    V::store(scores + i * kTilePositions + 16 * t, acc[i][t]);
+    V::store(scores + i * kTilePositions + 16 * t, V::to_float(acc[i][t]));
   });
 }
 
-// out[i] = out[i] * alpha[i] + sum_pos weights[i][pos] * v[pos] for 16 `tiles` columns from column `d`.
+// What a page does to the sums of up to kQueryBlock queries: those of earlier pages shrink by alpha, and step
+// is the scale of the weights in the page.
+struct PageFactors {
+  float alpha[16], step[16];
+};
+
+// out[i] = out[i] * alpha[i] + step[i] * sum_pos weights[i][pos] * v[pos] for 16 `tiles` columns from column
+// `d` and pairs of positions [begin, end).
 template <class V, class Kv, int n, int tiles, bool kFetch>
-[[gnu::noinline]] void page_values(const float* weights, const float (&alpha)[n], int begin, int end,
+[[gnu::noinline]] void page_values(const int16_t* weights, const PageFactors& factors, int begin, int end,
                                    const std::byte* v, const std::byte* next_v, int32_t head_dim, int32_t d,
                                    float* out) {
-  constexpr int kBytes = 16 * tiles * Kv::kBytes;
+  constexpr int kBytes = 32 * tiles * Kv::kBytes;
   out += d;
   next_v += int64_t(d) * kTilePositions * Kv::kBytes;
-  typename V::F acc[n][tiles];
-  unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) {
-    acc[i][t] = V::mul(V::load(out + i * head_dim + 16 * t), V::set1(alpha[i]));
-  });
-  for (int pos = begin; pos < end; ++pos) {
-    const int64_t at = int64_t(pos * head_dim + d) * Kv::kBytes;
-    if constexpr (kFetch) prefetch_part<V, kBytes>(next_v + pos * kBytes);
-    typename V::F value[tiles];
+  typename V::I acc[n][tiles];
+  unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) { acc[i][t] = V::zero_i(); });
+  for (int pair = begin; pair < end; ++pair) {
+    const int64_t at = 2 * int64_t(pair * head_dim + d) * Kv::kBytes;
+    if constexpr (kFetch) prefetch_part<V, kBytes>(next_v + pair * kBytes);
+    typename V::I value[tiles];
     unroll<tiles>([&]<int t>()
-                      __attribute__((always_inline)) { value[t] = Kv::load(v + at + 16 * t * Kv::kBytes); });
+                      __attribute__((always_inline)) { value[t] = Kv::load(v + at + 32 * t * Kv::kBytes); });
     unroll<n>([&]<int i>() __attribute__((always_inline)) {
-      const auto weight = V::set1(weights[i * kTilePositions + pos]);
+      const auto weight = V::broadcast4(weights + i * kTilePositions + 2 * pair);
       unroll<tiles>([&]<int t>()
-                        __attribute__((always_inline)) { acc[i][t] = V::fma(weight, value[t], acc[i][t]); });
+                        __attribute__((always_inline)) { acc[i][t] = V::dot2(acc[i][t], value[t], weight); });
     });
   }
   unroll_tiles<n, tiles>([&]<int i, int t>() __attribute__((always_inline)) {
-    V::store(out + i * head_dim + 16 * t, acc[i][t]);
+    float* at = out + i * head_dim + 16 * t;
+    V::store(at, V::fma(V::to_float(acc[i][t]), V::set1(factors.step[i]),
+                        V::mul(V::load(at), V::set1(factors.alpha[i]))));
   });
 }
 
@@ -127,35 +138,71 @@ inline VisibleRange visible_range(const AttentionJob& job, int query, int64_t pa
                               : int(to)};
 }
 
-// Turns a query's scores of a page into weights, in place, and updates its running softmax. Returns the
-// factor by which its sums of earlier pages shrink.
-template <class V, class Kv>
-float page_weights(const KvPageView& page, VisibleRange visible, AttentionState& state, float* row) {
-  if (visible.lo >= visible.hi) {
-    for (int t = 0; t < 4; ++t) V::store(row + 16 * t, V::zero());
-    return 1.0f;
+// x at the positions that a query sees among those of tile t, `other` elsewhere: scales of positions that it
+// does not see may be anything, NaN included.
+template <class V>
+[[gnu::always_inline]] inline typename V::F where_visible(VisibleRange visible, int t, typename V::F x,
+                                                          float other) {
+  if (visible.lo == 0 && visible.hi == kTilePositions) return x;
+  const auto clamp = [](int lane) { return lane < 0 ? 0 : lane > 16 ? 16 : lane; };
+  return V::select_below(x, clamp(visible.lo - 16 * t), clamp(visible.hi - 16 * t), V::set1(other));
+}
+
+// Turns the scores of n queries, before their own scales, into weights and updates their running softmax.
+// Step by step for all of them, as each step of one query waits for the one before. `scores` is overwritten.
+template <class V, int n>
+void page_weights(const KvPageView& page, const VisibleRange (&visible)[n], const float* q_scale,
+                  AttentionState* state, float* scores, int16_t* weights, PageFactors& factors) {
+  constexpr int kTiles = kTilePositions / 16;
+  using Tiles = typename V::F[kTiles];
+  const auto seen = [&](int i) { return visible[i].lo < visible[i].hi; };
+  const auto total = [](const Tiles& s) { return V::add(V::add(s[0], s[1]), V::add(s[2], s[3])); };
+  const auto largest = [](const Tiles& s) { return V::max(V::max(s[0], s[1]), V::max(s[2], s[3])); };
+
+  float change[16] = {};  // of the maximum
+  for (int i = 0; i < n; ++i) {
+    if (!seen(i)) continue;
+    Tiles s;
+    for (int t = 0; t < kTiles; ++t) {
+      float* at = scores + i * kTilePositions + 16 * t;
+      s[t] = where_visible<V>(visible[i], t, V::mul(V::load(at), V::load(page.k_scale + 16 * t)),
+                              -__builtin_inff());
+      V::store(at, s[t]);
+    }
+    const float page_max = q_scale[i] * V::reduce_max(largest(s)), before = state[i].max;
+    state[i].max = before > page_max ? before : page_max;
+    change[i] = before - state[i].max;
   }
-  const auto clamp = [](int x) { return x < 0 ? 0 : x > 16 ? 16 : x; };
-  const auto minus_infinity = V::set1(-__builtin_inff());
-  typename V::F s[4];
-  for (int t = 0; t < 4; ++t) {
-    s[t] = V::load(row + 16 * t);
-    if constexpr (Kv::kScaled) s[t] = V::mul(s[t], V::load(page.k_scale + 16 * t));
-    s[t] = V::select_below(s[t], clamp(visible.lo - 16 * t), clamp(visible.hi - 16 * t), minus_infinity);
+  V::store(factors.alpha, exp2<V>(V::load(change)));
+
+  float weight_sum[n], largest_weight[n];
+  for (int i = 0; i < n; ++i) {
+    if (!seen(i)) continue;
+    Tiles p;
+    for (int t = 0; t < kTiles; ++t)
+      p[t] = exp2<V>(
+          V::fma(V::load(scores + i * kTilePositions + 16 * t), V::set1(q_scale[i]), V::set1(-state[i].max)));
+    state[i].sum = state[i].sum * factors.alpha[i] + V::reduce_add(total(p));
+    for (int t = 0; t < kTiles; ++t) {
+      p[t] = where_visible<V>(visible[i], t, V::mul(p[t], V::load(page.v_scale + 16 * t)), 0.0f);
+      V::store(scores + i * kTilePositions + 16 * t, p[t]);
+    }
+    weight_sum[i] = V::reduce_add(total(p));
+    largest_weight[i] = V::reduce_max(largest(p));
   }
-  const float tile_max = V::reduce_max(V::max(V::max(s[0], s[1]), V::max(s[2], s[3])));
-  const float new_max = state.max > tile_max ? state.max : tile_max;
-  float alpha[16];
-  V::store(alpha, exp2<V>(V::set1(state.max - new_max)));
-  for (auto& tile : s) tile = exp2<V>(V::sub(tile, V::set1(new_max)));
-  const float sum = V::reduce_add(V::add(V::add(s[0], s[1]), V::add(s[2], s[3])));
-  state.max = new_max;
-  state.sum = state.sum * alpha[0] + sum;
-  for (int t = 0; t < 4; ++t) {
-    if constexpr (Kv::kScaled) s[t] = V::mul(s[t], V::load(page.v_scale + 16 * t));
-    V::store(row + 16 * t, s[t]);
+
+  for (int i = 0; i < n; ++i) {
+    int16_t* out = weights + i * kTilePositions;
+    if (seen(i)) {
+      const float by_sum = weight_sum[i] * (1.0f / kMaxWeights);
+      const float by_largest = largest_weight[i] * (1.0f / float(INT16_MAX));
+      factors.step[i] = by_largest > by_sum ? by_largest : by_sum;  // NaN if a weight is
+      round_i16<V>(scores + i * kTilePositions, kTilePositions, factors.step[i], out);
+    } else {
+      factors.step[i] = 0.0f;
+      for (int t = 0; t < kTiles; ++t) V::store_s16(out + 16 * t, V::zero_i());
+    }
   }
-  return alpha[0];
 }
 
 // One page for the queries [first, first + n).
@@ -172,22 +219,24 @@ void attend_page(const AttentionJob& job, int first, int64_t page_start, const K
   }
   if (begin >= end) return;  // no query of this block sees the page
 
-  alignas(64) float weights[n * kTilePositions];  // scores at first
+  alignas(64) float scores[n * kTilePositions];
+  alignas(64) int16_t weights[n * kTilePositions];
   for (int t = 0; t < 4; t += V::kAttentionTiles)
     page_scores<V, Kv, n, V::kAttentionTiles, kFetch>(job.q + first * job.head_dim, job.head_dim, page.k,
-                                                      next.k, t, weights);
-  float alpha[n];
-  for (int i = 0; i < n; ++i)
-    alpha[i] = page_weights<V, Kv>(page, visible[i], job.state[first + i], weights + i * kTilePositions);
+                                                      next.k, t, scores);
+  PageFactors factors;
+  page_weights<V, n>(page, visible, job.q_scale + first, job.state + first, scores, weights, factors);
   float* out = job.out + first * job.head_dim;
   constexpr int kColumns = 16 * V::kAttentionTiles;
+  const int first_pair = begin / 2, end_pair = (end + 1) / 2;
   int32_t d = 0;
   for (; d + kColumns <= job.head_dim; d += kColumns)
-    page_values<V, Kv, n, V::kAttentionTiles, kFetch>(weights, alpha, begin, end, page.v, next.v,
+    page_values<V, Kv, n, V::kAttentionTiles, kFetch>(weights, factors, first_pair, end_pair, page.v, next.v,
                                                       job.head_dim, d, out);
   if constexpr (kColumns > 16)
     for (; d < job.head_dim; d += 16)
-      page_values<V, Kv, n, 1, kFetch>(weights, alpha, begin, end, page.v, next.v, job.head_dim, d, out);
+      page_values<V, Kv, n, 1, kFetch>(weights, factors, first_pair, end_pair, page.v, next.v, job.head_dim,
+                                       d, out);
 }
 
 template <class V, class Kv, bool kFetch>

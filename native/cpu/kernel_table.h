@@ -40,11 +40,11 @@ constexpr Kernels make_kernels(const char* name) {
   k.swiglu = swiglu<V>;
   k.rope = rope<V>;
   k.scale = scale<V>;
-  k.to_f16 = to_f16<V>;
   k.to_i8 = quantize_i8<V>;
-  k.attend[int(KvType::kF16)] = attend<V, KvF16<V>>;
-  k.attend[int(KvType::kBF16)] = attend<V, KvBF16<V>>;
-  k.attend[int(KvType::kQ8_0)] = attend<V, KvQ8<V>>;
+  k.value_to_i16 = quantize_value<V>;
+  k.vector_to_i16 = quantize_vector<V>;
+  k.attend_i16 = attend<V, KvI16<V>>;
+  k.attend_i8 = attend<V, KvI8<V>>;
   k.merge_attention = merge_attention<V>;
   return k;
 }

@@ -28,10 +28,9 @@ struct GemmJob {
                    // product can be cut along the input dimension; or null
 };
 
-// Where one KV head of one page lies; element types as KvType says.
-//   K  [tile of 16 positions][head_dim][16]   positions in lanes, so scores need no horizontal sum
-//   V  [position][head_dim]
-// Q8_0 pages have a float scale per position behind each, others null.
+// Where one KV head of one page lies; elements are int16, or int8 for Q8_0, with a float scale a position.
+//   K  [tile of 16 positions][head_dim / 2][16][2]   positions in lanes, so scores need no horizontal sum
+//   V  [pair of positions][head_dim][2]
 struct KvPageView {
   const std::byte* k;
   const std::byte* v;
@@ -49,7 +48,8 @@ struct AttentionState {
 struct AttentionJob {
   int32_t head_dim;
   int32_t n_queries;
-  const float* q;           // (n_queries, head_dim), already scaled by log2(e) / sqrt(head_dim)
+  const int16_t* q;         // (n_queries, head_dim), as quantize_vector() makes them
+  const float* q_scale;     // (n_queries) times log2(e) / sqrt(head_dim)
   const int64_t* first;     // (n_queries) first visible absolute position of each query
   const int64_t* last;      // (n_queries) one past the last visible one
   const KvPageView* pages;  // consecutive pages; page i covers positions base + 64 i ...
@@ -92,13 +92,14 @@ struct Kernels {
   void (*rope)(float* x, const float* cos, const float* sin, int32_t head_dim);
   // out = x * factor
   void (*scale)(const float* x, float factor, int64_t n, float* out);
-  // out[i] = binary16(x[i]) clamped to the finite range
-  void (*to_f16)(const float* x, int64_t n, uint16_t* out);
-  // int8 row with one scale: x[i] ~ scale * out[i]; returns the scale
+  // Integers with one scale: x[i] ~ scale * out[i]; return the scale, NaN if an x is not finite.
+  // vector_to_i16 is for dot products with another such vector, see quantize_vector().
   float (*to_i8)(const float* x, int64_t n, int8_t* out);
+  float (*value_to_i16)(const float* x, int64_t n, int16_t* out);
+  float (*vector_to_i16)(const float* x, int64_t n, int16_t* out);
 
-  // One per KvType: f16, bf16, q8_0.
-  void (*attend[3])(const AttentionJob& job);
+  void (*attend_i16)(const AttentionJob& job);
+  void (*attend_i8)(const AttentionJob& job);
   // Merges a later chunk of positions into `state`, `out`.
   void (*merge_attention)(AttentionState* state, float* out, const AttentionState* later,
                           const float* later_out, int32_t n_queries, int32_t head_dim);

@@ -3,18 +3,23 @@
 
 #include <cstring>
 
-#include "base/half.h"
-
 namespace maestrale {
 namespace {
 
 constexpr int32_t kMaxHeadDim = 256;
 
-// Element d of a key goes to lane slot % 16 of line d of the tile slot / 16.
+// Elements 2 i and 2 i + 1 of a key go to lane slot % 16 of line i of the tile slot / 16.
 template <class T>
 void scatter_key(const T* key, int32_t head_dim, int32_t slot, std::byte* page_k) {
-  T* tile = reinterpret_cast<T*>(page_k) + (slot / 16) * head_dim * 16 + slot % 16;
-  for (int32_t d = 0; d < head_dim; ++d) tile[16 * d] = key[d];
+  T* lane = reinterpret_cast<T*>(page_k) + (slot / 16) * head_dim * 16 + 2 * (slot % 16);
+  for (int32_t d = 0; d < head_dim; d += 2) std::memcpy(lane + 16 * d, key + d, 2 * sizeof(T));
+}
+
+// Element d of a value goes next to that of the other position of its pair.
+template <class T>
+void scatter_value(const T* value, int32_t head_dim, int32_t slot, std::byte* page_v) {
+  T* pair = reinterpret_cast<T*>(page_v) + (slot / 2) * head_dim * 2 + slot % 2;
+  for (int32_t d = 0; d < head_dim; ++d) pair[2 * d] = value[d];
 }
 
 }  // namespace
@@ -24,27 +29,22 @@ void CpuKvCache::append(const Kernels& kernels, PageId page, int32_t layer, int3
   const KvPageView at = view(page, layer, kv_head);
   std::byte* page_k = const_cast<std::byte*>(at.k);
   std::byte* page_v = const_cast<std::byte*>(at.v);
+  float* k_scale = const_cast<float*>(at.k_scale) + slot;
+  float* v_scale = const_cast<float*>(at.v_scale) + slot;
   const int32_t head_dim = config_.head_dim;
   if (config_.type == KvType::kQ8_0) {
-    int8_t key[kMaxHeadDim];
-    const_cast<float*>(at.k_scale)[slot] = kernels.to_i8(k, head_dim, key);
-    scatter_key(key, head_dim, slot, page_k);
-    const_cast<float*>(at.v_scale)[slot] =
-        kernels.to_i8(v, head_dim, reinterpret_cast<int8_t*>(page_v) + slot * head_dim);
-    return;
-  }
-  uint16_t key[kMaxHeadDim];
-  uint16_t* value = reinterpret_cast<uint16_t*>(page_v) + slot * head_dim;
-  if (config_.type == KvType::kF16) {
-    kernels.to_f16(k, head_dim, key);
-    kernels.to_f16(v, head_dim, value);
+    int8_t row[kMaxHeadDim];
+    *k_scale = kernels.to_i8(k, head_dim, row);
+    scatter_key(row, head_dim, slot, page_k);
+    *v_scale = kernels.to_i8(v, head_dim, row);
+    scatter_value(row, head_dim, slot, page_v);
   } else {
-    for (int32_t d = 0; d < head_dim; ++d) {
-      key[d] = f32_to_bf16(k[d]);
-      value[d] = f32_to_bf16(v[d]);
-    }
+    int16_t row[kMaxHeadDim];
+    *k_scale = kernels.vector_to_i16(k, head_dim, row);
+    scatter_key(row, head_dim, slot, page_k);
+    *v_scale = kernels.value_to_i16(v, head_dim, row);
+    scatter_value(row, head_dim, slot, page_v);
   }
-  scatter_key(key, head_dim, slot, page_k);
 }
 
 }  // namespace maestrale

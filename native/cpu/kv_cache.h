@@ -28,8 +28,8 @@ class CpuKvCache {
     std::byte* k = memory_.data() + uint64_t(page) * page_bytes(config_) +
                    uint64_t(layer * config_.n_kv_heads + kv_head) * head_bytes(config_);
     std::byte* v = k + elements(config_) * element_bytes(config_);
-    if (config_.type != KvType::kQ8_0) return {k, v, nullptr, nullptr};
-    const float* scales = reinterpret_cast<const float*>(v + elements(config_));  // 64-byte aligned
+    const auto* scales =  // 64-byte aligned
+        reinterpret_cast<const float*>(v + elements(config_) * element_bytes(config_));
     return {k, v, scales, scales + kPagePositions};
   }
 
@@ -41,8 +41,7 @@ class CpuKvCache {
   static uint64_t elements(const KvConfig& c) { return uint64_t(kPagePositions) * uint64_t(c.head_dim); }
   static uint64_t element_bytes(const KvConfig& c) { return c.type == KvType::kQ8_0 ? 1 : 2; }
   static uint64_t head_bytes(const KvConfig& c) {
-    const uint64_t scales = c.type == KvType::kQ8_0 ? 2 * sizeof(float) * uint64_t(kPagePositions) : 0;
-    return 2 * elements(c) * element_bytes(c) + scales;
+    return 2 * elements(c) * element_bytes(c) + 2 * sizeof(float) * uint64_t(kPagePositions);
   }
 
   KvConfig config_;

@@ -21,8 +21,16 @@ struct V {
   struct F {
     __m256 lo, hi;
   };
+  // Of one vector type for the compiler, where __m256i and the arguments of instructions differ: it would
+  // keep arrays of sums in memory otherwise.
+  struct Ints {
+    Ints() = default;
+    Ints(__m256i x) : lanes((__v8si)x) {}
+    operator __m256i() const { return (__m256i)lanes; }
+    __v8si lanes;
+  };
   struct I {
-    __m256i lo, hi;
+    Ints lo, hi;
   };
   struct Halves {  // the low and the high bytes of 16 x int16, in either half of a register
     __m256i low, high;
@@ -84,19 +92,6 @@ struct V {
     const __m128i* q = (const __m128i*)p;
     return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
   }
-  static F load_bf16(const void* p) {
-    const __m128i* q = (const __m128i*)p;
-    const auto widen = [](__m128i x) {
-      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
-    };
-    return {widen(_mm_loadu_si128(q)), widen(_mm_loadu_si128(q + 1))};
-  }
-  static F load_i8(const void* p) { return to_float(load_s8(p)); }
-  static void store_f16(void* p, F x) {
-    __m128i* q = (__m128i*)p;
-    _mm_storeu_si128(q, _mm256_cvtps_ph(x.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    _mm_storeu_si128(q + 1, _mm256_cvtps_ph(x.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
 
   static I zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static I set1_i(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
@@ -107,6 +102,10 @@ struct V {
   static I load_s8(const void* p) {
     const __m128i x = _mm_loadu_si128((const __m128i*)p);
     return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
+  }
+  static I load_s8_halves(const void* p) {
+    const __m128i* q = (const __m128i*)p;
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(q)), _mm256_cvtepi8_epi16(_mm_loadu_si128(q + 1))};
   }
   static void store_s8(void* p, I x) {
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.lo, x.hi), 0xd8);

@@ -12,12 +12,21 @@ namespace maestrale::simd_avx512 {
 
 struct V {
   using F = __m512;                    // 16 x float
-  using I = __m512i;                   // 16 x int32, or 64 bytes
+  struct I;                            // 16 x int32, or 64 bytes
   using Halves = __m512i;              // 16 x int16, twice: the lookup takes 5 bits of an index
   static constexpr int kTileRows = 6;  // of two panels: 24 sums in registers, none on the stack
   static constexpr int kTilePanels = 2;
   static constexpr int kOnePanelRows = 8;
   static constexpr int kAttentionTiles = 4;
+
+  // Of one vector type for the compiler, where __m512i and the arguments of instructions differ: it would
+  // keep arrays of sums in memory otherwise.
+  struct I {
+    I() = default;
+    I(__m512i x) : lanes((__v16si)x) {}
+    operator __m512i() const { return (__m512i)lanes; }
+    __v16si lanes;
+  };
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
@@ -51,21 +60,14 @@ struct V {
   }
 
   static F load_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-  static F load_bf16(const void* p) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-  }
-  static F load_i8(const void* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-  }
-  static void store_f16(void* p, F x) {
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
 
   static I zero_i() { return _mm512_setzero_si512(); }
   static I set1_i(int32_t x) { return _mm512_set1_epi32(x); }
   static I line(const void* p) { return _mm512_loadu_si512(p); }
   static I load_s8(const void* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+  static I load_s8_halves(const void* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p));
+  }
   static void store_s8(void* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
   static void store_s16(void* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(x)); }
   static I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -128,10 +130,8 @@ struct V {
   }
   static I lookup_halves(Halves table, I index) { return _mm512_permutexvar_epi16(index, table); }
   // Makes the compiler hold x in a register.
-  template <class T>
-  static void keep(T& x) {
-    asm("" : "+v"(x));
-  }
+  static void keep(I& x) { asm("" : "+v"(x.lanes)); }
+  static void keep(F& x) { asm("" : "+v"(x)); }
   static void prefetch(const void* p) { asm volatile("prefetcht1 %0" : : "m"(*(const char*)p)); }
   static void prefetch_near(const void* p) { asm volatile("prefetcht0 %0" : : "m"(*(const char*)p)); }
 

@@ -9,7 +9,7 @@ namespace maestrale::simd_avx512bf16 {
 
 struct V : simd_avx512::V {
   // acc + a[2i] * b[2i] + a[2i + 1] * b[2i + 1] in lane i
-  static F dot_bf16(F acc, I a, I b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+  static F dot_bf16(F acc, I a, I b) { return _mm512_dpbf16_ps(acc, (__m512bh)a.lanes, (__m512bh)b.lanes); }
   // 16 bf16, rounded to nearest even
   static void store_bf16(void* p, F x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
 };

@@ -89,19 +89,7 @@ struct V {
     return {vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)),
             vcvt_high_f32_f16(b)};
   }
-  static F load_bf16(const void* p) {
-    const uint16x8_t zeros = vdupq_n_u16(0);
-    const uint16x8_t a = vreinterpretq_u16_u8(vld1q_u8((const uint8_t*)p));
-    const uint16x8_t b = vreinterpretq_u16_u8(vld1q_u8((const uint8_t*)p + 16));
-    return {vreinterpretq_f32_u16(vzip1q_u16(zeros, a)), vreinterpretq_f32_u16(vzip2q_u16(zeros, a)),
-            vreinterpretq_f32_u16(vzip1q_u16(zeros, b)), vreinterpretq_f32_u16(vzip2q_u16(zeros, b))};
-  }
-  static F load_i8(const void* p) { return to_float(load_s8(p)); }
   // Nearest even, as the floating-point control register says in every thread that leaves it alone.
-  static void store_f16(void* p, F x) {
-    vst1q_u8((uint8_t*)p, vreinterpretq_u8_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.q0), x.q1)));
-    vst1q_u8((uint8_t*)p + 16, vreinterpretq_u8_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.q2), x.q3)));
-  }
 
   static I zero_i() { return set1_i(0); }
   static I set1_i(int32_t x) {
@@ -116,6 +104,12 @@ struct V {
     const int8x16_t x = vld1q_s8((const int8_t*)p);
     const int16x8_t a = vmovl_s8(vget_low_s8(x)), b = vmovl_high_s8(x);
     return {vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)};
+  }
+  static I load_s8_halves(const void* p) {
+    const int8x16_t low = vld1q_s8((const int8_t*)p), high = vld1q_s8((const int8_t*)p + 16);
+    const auto widen = [](int8x8_t x) { return vreinterpretq_s32_s16(vmovl_s8(x)); };
+    return {widen(vget_low_s8(low)), widen(vget_high_s8(low)), widen(vget_low_s8(high)),
+            widen(vget_high_s8(high))};
   }
   static void store_s8(void* p, I x) {
     const int16x8_t a = vmovn_high_s32(vmovn_s32(x.q0), x.q1), b = vmovn_high_s32(vmovn_s32(x.q2), x.q3);

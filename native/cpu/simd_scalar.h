@@ -89,16 +89,6 @@ struct V {
   static F load_f16(const void* p) {
     return map([&](int i) { return f16_to_f32(read<uint16_t>(p, i)); });
   }
-  static F load_bf16(const void* p) {
-    return map([&](int i) { return bf16_to_f32(read<uint16_t>(p, i)); });
-  }
-  static F load_i8(const void* p) { return to_float(load_s8(p)); }
-  static void store_f16(void* p, F x) {
-    for (int i = 0; i < 16; ++i) {
-      const uint16_t h = f32_to_f16(x.v[i]);
-      std::memcpy((char*)p + 2 * i, &h, 2);
-    }
-  }
 
   static I zero_i() { return set1_i(0); }
   static I set1_i(int32_t x) {
@@ -113,6 +103,12 @@ struct V {
   // 16 bytes, widened to int32.
   static I load_s8(const void* p) {
     return map_i([&](int i) { return int32_t(read<int8_t>(p, i)); });
+  }
+  // 32 bytes, widened to int16 in the halves of the lanes.
+  static I load_s8_halves(const void* p) {
+    return map_i([&](int i) {
+      return int32_t(uint32_t(uint16_t(read<int8_t>(p, 2 * i))) | uint32_t(read<int8_t>(p, 2 * i + 1)) << 16);
+    });
   }
   // Values must be within int8.
   static void store_s8(void* p, I x) {

@@ -142,14 +142,22 @@ void quantize_q64(const float* x, int64_t cols, std::byte* out) {
     }
 }
 
-// The same in 16 bits: q = nearest(x * kMaxQ16 / max|x|).
+// q = nearest(x / step) for n values, which then must be within int16; 0 where 1 / step would overflow.
+inline constexpr float kSmallestStep = 0x1p-126f;
 template <class V>
-float quantize_i16(const float* x, int64_t n, int16_t* q) {
+void round_i16(const float* x, int64_t n, float step, int16_t* q) {
+  const auto factor = V::set1(step > kSmallestStep ? 1.0f / step : 0.0f);
+  for (int64_t i = 0; i < n; i += 16) V::store_s16(q + i, V::round(V::mul(V::load(x + i), factor)));
+}
+
+// The same in 16 bits: q = nearest(x * limit / max|x|), returns max|x| / limit.
+template <class V>
+float quantize_i16(const float* x, int64_t n, float limit, int16_t* q) {
   float poison;
   const float largest = absolute_maximum<V>(x, n, poison);
-  const auto factor = V::set1(largest > kSmallestMaximum ? float(kMaxQ16) / largest : 0.0f);
-  for (int64_t i = 0; i < n; i += 16) V::store_s16(q + i, V::round(V::mul(V::load(x + i), factor)));
-  return largest / float(kMaxQ16) + poison;
+  const float step = largest / limit;
+  round_i16<V>(x, n, step, q);
+  return step + poison;
 }
 
 template <class V>
@@ -159,7 +167,7 @@ void quantize_q128(const float* x, int64_t cols, std::byte* out) {
     for (int b = 0; b < 2; ++b) {
       int16_t* q = pair->q + 64 * b;
       if (i + 64 * b < cols) {
-        pair->d[b] = quantize_i16<V>(x + i + 64 * b, 64, q);
+        pair->d[b] = quantize_i16<V>(x + i + 64 * b, 64, float(kMaxQ16), q);
       } else {
         for (int e = 0; e < 64; ++e) q[e] = 0;
         pair->d[b] = 0.0f;
@@ -205,11 +213,36 @@ void scale(const float* x, float factor, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += 16) V::store(out + i, V::mul(V::load(x + i), V::set1(factor)));
 }
 
+// A value of the cache. A bit less than there are leaves one more to the weights that multiply it.
+inline constexpr int kMaxValue16 = 16383;
 template <class V>
-void to_f16(const float* x, int64_t n, uint16_t* out) {
-  const auto largest = V::set1(65504.0f), smallest = V::set1(-65504.0f);
-  for (int64_t i = 0; i < n; i += 16)
-    V::store_f16(out + i, V::max(smallest, V::min(largest, V::load(x + i))));
+float quantize_value(const float* x, int64_t n, int16_t* q) {
+  return quantize_i16<V>(x, n, float(kMaxValue16), q);
+}
+
+// A vector for dot products: q as large as 16 bits and a norm of kMaxNorm16 allow, so that the products of
+// two such vectors sum up to less than 2^31 in any order. Rounding adds at most 8 to the norm of 256
+// elements.
+inline constexpr float kMaxNorm16 = 46000.0f;
+template <class V>
+float quantize_vector(const float* x, int64_t n, int16_t* q) {
+  float poison;
+  const float largest = absolute_maximum<V>(x, n, poison);
+  if (!(largest > kSmallestMaximum)) {
+    round_i16<V>(x, n, 0.0f, q);
+    return 1.0f + poison;
+  }
+  const auto factor = V::set1(1.0f / largest);
+  auto squares = V::zero();
+  for (int64_t i = 0; i < n; i += 16) {
+    const auto value = V::mul(V::load(x + i), factor);
+    squares = V::fma(value, value, squares);
+  }
+  const float by_norm = __builtin_sqrtf(V::reduce_add(squares)) / kMaxNorm16;
+  const float by_largest = 1.0f / float(INT16_MAX);
+  const float step = largest * (by_norm > by_largest ? by_norm : by_largest);
+  round_i16<V>(x, n, step, q);
+  return step + poison;
 }
 
 }  // namespace maestrale

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every kernel table against the scalar one, bit for bit, and the scalar one against plain arithmetic.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -377,9 +378,6 @@ TEST("kernels: row operations give the scalar bits and the right values") {
     out.assign(x.begin(), x.begin() + 128);
     k.rope(out.data(), cos.data(), sin.data(), 128);
     all.insert(all.end(), out.begin(), out.end());
-    std::vector<uint16_t> half(n);
-    k.to_f16(x.data(), n, half.data());
-    for (uint16_t h : half) all.push_back(f16_to_f32(h));
     return all;
   };
   const std::vector<float> want = run(scalar);
@@ -387,6 +385,56 @@ TEST("kernels: row operations give the scalar bits and the right values") {
   for (int64_t i = 0; i < n; ++i) {  // swiglu against the formula
     const double z = x[size_t(i)], exact = z / (1.0 + std::exp(-z)) * y[size_t(i)];
     CHECK(std::fabs(want[size_t(n + i)] - exact) <= 3e-6 * std::fabs(exact) + 1e-30);
+  }
+}
+
+TEST(
+    "kernels: rows of 16-bit integers use their range, stay within the norm that dot products allow, and "
+    "carry poison") {
+  const auto norm = [](const std::vector<int16_t>& q) {
+    double squares = 0;
+    for (int16_t value : q) squares += double(value) * value;
+    return std::sqrt(squares);
+  };
+  std::vector<std::vector<float>> rows = {normal_values(256, 1), normal_values(128, 2, 1e-30f),
+                                          std::vector<float>(256, 3.0f), std::vector<float>(64, 0.0f),
+                                          std::vector<float>(64, 1e-44f)};
+  rows.push_back(normal_values(128, 3));
+  rows.back()[17] = -1e6f;  // an outlier
+  for (const std::string& name : available_isas()) {
+    const Kernels& k = select_kernels(name);
+    for (const std::vector<float>& x : rows) {
+      const int64_t n = int64_t(x.size());
+      const float largest = std::fabs(*std::max_element(
+          x.begin(), x.end(), [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+      std::vector<int16_t> value(x.size()), vector(x.size()), want(x.size());
+      const float value_step = k.value_to_i16(x.data(), n, value.data());
+      const float vector_step = k.vector_to_i16(x.data(), n, vector.data());
+      CHECK(vector_step > 0.0f);  // a maximum of scores is found before it multiplies them
+      for (size_t i = 0; i < x.size(); ++i) {
+        const float tiny = largest < 1e-30f ? largest : 0.0f;  // the whole row becomes zero
+        CHECK(std::fabs(value[i] * value_step - x[i]) <= 0.5001f * value_step + tiny);
+        CHECK(std::fabs(vector[i] * vector_step - x[i]) <= 0.5001f * vector_step + tiny);
+      }
+      CHECK(norm(vector) < 46340.0);  // of which the square is 2^31
+      if (largest >= 1e-30f) {
+        CHECK_EQ(std::abs(*std::max_element(value.begin(), value.end(),
+                                            [](int16_t a, int16_t b) { return std::abs(a) < std::abs(b); })),
+                 16383);
+        const bool full =
+            std::count_if(vector.begin(), vector.end(), [](int16_t q) { return std::abs(q) == 32767; }) > 0;
+        CHECK(full || norm(vector) > 45990.0);
+      }
+      select_kernels("scalar").vector_to_i16(x.data(), n, want.data());
+      CHECK(vector == want);
+    }
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      std::vector<float> x = normal_values(64, 5);
+      x[7] = bad;
+      int16_t q[64];
+      CHECK(std::isnan(k.value_to_i16(x.data(), 64, q)));
+      CHECK(std::isnan(k.vector_to_i16(x.data(), 64, q)));
+    }
   }
 }
 

@@ -52,5 +52,6 @@ TEST("placement: sizes are what loading reserves") {
   }
   CHECK(sizes.embedding == backend->table_bytes(QuantType::kBF16, config.vocab_size, dim));
   CHECK(sizes.output > backend->matrix_bytes(QuantType::kBF16, config.vocab_size, dim));
-  CHECK_EQ(sizes.kv_layer, uint64_t(3 * 64 * kv * 2 * 2));
+  // Keys and values of 16 bits, and a scale of each for every position and head.
+  CHECK_EQ(sizes.kv_layer, uint64_t(3 * 64 * 2) * uint64_t(2 * kv + 4 * config.n_kv_heads));
 }
