@@ -13,7 +13,7 @@ if command -v ccache > /dev/null; then launcher=ccache; fi
 mkdir -p "$build"
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64-linux-gnu.cmake" \
   -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" -DCMAKE_BUILD_TYPE=Emulated -DCMAKE_CXX_FLAGS_EMULATED=-O1 \
-  -DMAESTRALE_KERNEL_OPTIMISE=-O1 -DMAESTRALE_TEST_FILES='/(main|half_test|kernels_test|model_test)[.]cc$' \
+  -DMAESTRALE_KERNEL_OPTIMISE=-O1 -DMAESTRALE_TEST_FILES='/(main|attention_test|half_test|kernels_test|model_test)[.]cc$' \
   > "$build/log" 2>&1 || { cat "$build/log"; exit 1; }
 ninja -C "$build" maestrale_tests > "$build/log" 2>&1 || { cat "$build/log"; exit 1; }
 
@@ -26,8 +26,8 @@ add() { # PROCESSOR PATTERN, an extended regular expression
 if [ $# -gt 0 ]; then
   grep -F -- "$1" "$build/all" | sed 's/^/max /' > "$build/cases"
 else
-  add max '^kernels: |^half: |^model: (swa16|hd128|every storage|greedy|logits do not depend on batch)'
-  add cortex-a76 '^kernels: '
+  add max '^kernels: |^attention: |^half: |^model: (swa16|hd128|every storage|greedy|logits do not depend on batch)'
+  add cortex-a76 '^(kernels|attention): '
   add cortex-a72 '^kernels: an unknown|^half: |^model: (swa16|every storage)'
 fi
 

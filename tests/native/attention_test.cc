@@ -177,18 +177,20 @@ TEST("attention: the largest sums there can be do not overflow") {
   for (const std::string& name : available_isas()) {
     const Kernels& kernels = select_kernels(name);
     for (const float sign : {1.0f, -1.0f}) {
-      // Parallel queries and keys have the largest products, equal ones the largest sum of weights.
-      Problem problem{256, 64, std::vector<float>(256, 2.0f), std::vector<float>(64 * 256, 2.0f * sign),
+      // Equal scores have the largest sum of weights.
+      Problem problem{256, 64, std::vector<float>(256, 90.0f), std::vector<float>(64 * 256, 90.0f * sign),
                       std::vector<float>(64 * 256, -5.0f)};
-      for (float value : attend(kernels, problem, KvType::kF16)) CHECK(std::fabs(value + 5.0f) < 1e-3f);
-      // A single large element, and a single weight.
-      problem.q.assign(256, 0.0f);
-      problem.k.assign(64 * 256, 0.0f);
-      problem.q[3] = 100.0f;
-      problem.k[17 * 256 + 3] = 100.0f * sign;
+      for (const float value : attend(kernels, problem, KvType::kF16)) CHECK(std::fabs(value + 5.0f) < 1e-3f);
+      // A key parallel to the query has the largest product, be it of many elements or of one. It alone is
+      // seen if that is positive.
       problem.v[17 * 256] = 7.0f;
-      const float got = attend(kernels, problem, KvType::kF16)[0], want = sign > 0 ? 7.0f : -5.0f;
-      CHECK(std::fabs(got - want) < 1e-3f);
+      for (const int64_t elements : {256, 1}) {
+        std::fill(problem.q.begin() + elements, problem.q.end(), 0.0f);
+        std::fill(problem.k.begin(), problem.k.end(), 0.0f);
+        std::fill_n(problem.k.begin() + 17 * 256, elements, 90.0f * sign);
+        const float got = attend(kernels, problem, KvType::kF16)[0], want = sign > 0 ? 7.0f : -5.0f;
+        CHECK(std::fabs(got - want) < 1e-3f);
+      }
     }
   }
 }
