@@ -46,8 +46,8 @@ for (const [gpu, { memory, f16Gmacs, ...card }] of Object.entries(GPUS)) {
     const kvBytes = sequences * context * cost.nLayers * cost.nKvHeads * cost.headDim * 4
     const gigabytes = (cost.bytes + kvBytes) / 1e9
     if (gigabytes > memory) continue
-    // What limits.mjs does in binary32 for a CPU, attention, tensor cores do in f16.
-    const tokensPerSecond = decodeLimit(cost, { ...card, f32Gmacs: f16Gmacs }, sequences, context)
+    const limits = { ...card, attentionGmacs: f16Gmacs } // tensor cores attend in f16
+    const tokensPerSecond = decodeLimit(cost, limits, sequences, context)
     rows.push({
       kind: 'projected; not measured',
       gpu,

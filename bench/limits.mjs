@@ -43,27 +43,30 @@ export function quantizedCost(cost, type) {
   return { ...cost, bytes: layers + cost.outputBytes }
 }
 
+// Attention multiplies in int16 here, half as many a cycle as int8; a GPU's projection says what it does.
+const attentionGmacs = (probe) => probe.attentionGmacs ?? probe.int8Gmacs / 2
+
 // Multiply-adds of attention for one query over `keys` keys: scores and their weighted sum.
 const attentionMacs = ({ nLayers, nHeads, headDim }, keys) => nLayers * nHeads * headDim * 2 * keys
 
-/** n sequences in one step, each behind `context` positions whose keys and values are in f16. */
+/** n sequences in one step, each behind `context` positions whose keys and values take 16 bits. */
 export function decodeLimit(cost, probe, n, context) {
   const keys = Math.min(context, cost.slidingWindow || context)
   const kvBytes = keys * cost.nLayers * cost.nKvHeads * cost.headDim * 4
   const memory = (cost.bytes + n * kvBytes) / (probe.readGBs * 1e9)
   const compute =
     (n * cost.macs) / (probe.int8Gmacs * 1e9) +
-    (n * attentionMacs(cost, keys)) / (probe.f32Gmacs * 1e9)
+    (n * attentionMacs(cost, keys)) / (attentionGmacs(probe) * 1e9)
   return n / Math.max(memory, compute)
 }
 
-/** A prompt of n tokens: int8 in the matrices, binary32 in attention. */
+/** A prompt of n tokens: int8 in the matrices, int16 in attention. */
 export function prefillLimit(cost, probe, n) {
   const window = Math.min(n, cost.slidingWindow || n)
   // A query sees half a window on average until the window is full, and all of it from there on.
   const keys = window - (window * window) / (2 * n)
   const seconds =
     (cost.macs - cost.outputMacs) / (probe.int8Gmacs * 1e9) +
-    attentionMacs(cost, keys) / (probe.f32Gmacs * 1e9)
+    attentionMacs(cost, keys) / (attentionGmacs(probe) * 1e9)
   return 1 / seconds
 }

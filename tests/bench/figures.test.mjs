@@ -106,8 +106,8 @@ describe('limits', () => {
     expect(() => quantizedCost(cost, 'q9')).toThrow('q9')
   })
 
-  const slowMemory = { readGBs: 1e-9, int8Gmacs: 1e9, f32Gmacs: 1e9 }
-  const slowCores = { readGBs: 1e9, int8Gmacs: 1e-9, f32Gmacs: 1e9 }
+  const slowMemory = { readGBs: 1e-9, int8Gmacs: 1e9 }
+  const slowCores = { readGBs: 1e9, int8Gmacs: 1e-9, attentionGmacs: 1e9 }
 
   test('a step reads all matrices but the embedding', () => {
     expect(cost).toMatchObject({ macs: 500, outputMacs: 200, bytes: 300 })
@@ -126,11 +126,17 @@ describe('limits', () => {
 
   test('a prompt needs the output matrix once and sees half a window while it fills', () => {
     expect(prefillLimit(cost, slowCores, 50)).toBeCloseTo(1 / 300)
-    const slowAttention = { readGBs: 1e9, int8Gmacs: 1e9, f32Gmacs: 1e-9 }
+    const slowAttention = { readGBs: 1e9, int8Gmacs: 1e9, attentionGmacs: 1e-9 }
     expect(prefillLimit(cost, slowAttention, 50)).toBeCloseTo(1 / (64 * 25))
     expect(prefillLimit(cost, slowAttention, 100)).toBeCloseTo(1 / (64 * 50))
     // 100 of 200 queries see 50 keys on average and 100 see 100.
     expect(prefillLimit(cost, slowAttention, 200)).toBeCloseTo(1 / (64 * 75))
+  })
+
+  test('attention multiplies half as fast as the matrices', () => {
+    const slow = { readGBs: 1e9, int8Gmacs: 1e-9 }
+    expect(1 / prefillLimit(cost, slow, 50)).toBeCloseTo(300 + 2 * 64 * 25)
+    expect(1 / decodeLimit(cost, slow, 1, 10)).toBeCloseTo(500 + 2 * 32 * 2 * 10)
   })
 })
 
