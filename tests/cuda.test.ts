@@ -108,7 +108,7 @@ describe.skipIf(onHardware || !hasCuda)('cuda that fails', { timeout: 120_000 },
   test('a lost device fails its requests, not the process, and a new model works', async () => {
     const { runs } = await run('cuda', 'fail_launch=200:719')
     const lost = ['ERR_DEVICE', 'ERR_DEVICE']
-    expect(runs).toEqual([lost, lost, (await run('cpu', '')).runs[0]])
+    expect(runs).toEqual([lost, lost, (await run('cuda', '')).runs[0]])
   })
 
   test('as many layers go to the GPU as fit, and with none the numbers are told', async () => {
