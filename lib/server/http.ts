@@ -4,6 +4,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { HttpError } from './errors.js'
+import { eventText } from './sse.js'
 
 type Headers = Readonly<Record<string, string>>
 
@@ -72,6 +73,6 @@ export function sendJson(
 
 /** The failure of a request: its status, or an event of its own in a stream that has begun. */
 export function sendError(response: ServerResponse, error: HttpError): void {
-  if (response.headersSent) response.end(`data: ${JSON.stringify(error.body)}\n\n`)
+  if (response.headersSent) response.end(eventText(error.body))
   else sendJson(response, error.status, error.body, error.headers)
 }

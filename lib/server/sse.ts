@@ -9,6 +9,11 @@ const HEADERS = {
   'x-accel-buffering': 'no', // nginx would collect the events
 }
 
+/** One event as it is sent. */
+export function eventText(data: object | '[DONE]'): string {
+  return `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`
+}
+
 /** The stream of events that answers a request. Writing to a client that has left does nothing. */
 export class EventStream {
   readonly #response: ServerResponse
@@ -25,8 +30,7 @@ export class EventStream {
     const response = this.#response
     if (response.destroyed) return
     if (!response.headersSent) response.writeHead(200, HEADERS)
-    const text = typeof data === 'string' ? data : JSON.stringify(data)
-    if (!response.write(`data: ${text}\n\n`)) await this.#drained()
+    if (!response.write(eventText(data))) await this.#drained()
   }
 
   end(): void {
