@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of the cache that have not arrived as a whole. While a process works on one it has a name that no other
 // process uses, TARGET.HOST-PID-N.incomplete, so that several may download the same file at a time where they do not
-// take turns (turn.ts), on different hosts for instance; what is given up is TARGET.incomplete, and whoever comes next goes on with it, or with that of a process that has died.
+// take turns (turn.ts), on different hosts for instance; what is given up is TARGET.incomplete, and whoever comes next
+// goes on with it, or with that of a process that has died.
 import { readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 

@@ -8,10 +8,14 @@
 // Queries, keys, values and weights are integers with a scale each, and their products are exact sums of
 // int32, two to an instruction:
 //
-//   s[pos] = k_scale[pos] * sum_d q[d] * k[pos][d]           |q|, |k| <= kMaxNorm16, so |sum| < 2^31
-//   (Cauchy-Schwarz) p[pos] = 2^(s[pos] * q_scale - max)                      max: of s * q_scale so far
-//   w[pos] = nearest(p[pos] * v_scale[pos] / step)           step: so that sum w <= kMaxWeights, w < 2^15
+//   s[pos] = k_scale[pos] * sum_d q[d] * k[pos][d]
+//   p[pos] = 2^(s[pos] * q_scale - max)
+//   w[pos] = nearest(p[pos] * v_scale[pos] / step)
 //   out[d] = out[d] * alpha + step * sum_pos w[pos] * v[pos][d]
+//
+// where |q| and |k| are at most kMaxNorm16, so that no sum of their products reaches 2^31 (Cauchy-Schwarz);
+// max is the largest s * q_scale so far, alpha = 2^(max before - max), and step is such that the w of a page
+// are within int16 and sum up to kMaxWeights at most.
 #pragma once
 
 #include <cstddef>

@@ -89,7 +89,6 @@ struct V {
     return {vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)),
             vcvt_high_f32_f16(b)};
   }
-  // Nearest even, as the floating-point control register says in every thread that leaves it alone.
 
   static I zero_i() { return set1_i(0); }
   static I set1_i(int32_t x) {
